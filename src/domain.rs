@@ -1,0 +1,22 @@
+//! What an embryologist would recognise: frames, clocks, grades and the events that carry them.
+//!
+//! Nothing here knows of Kafka, ONNX or HTTP; serde is the only framework in sight.
+
+mod frame;
+mod grade;
+mod grade_event;
+mod label;
+mod picture;
+mod rejection;
+
+pub use frame::{
+    Clocks, FRAME_EVENT_TYPE, FocalPlane, Frame, FrameEvent, FrameId, Image, ImageEvent,
+    ImageLocation, InseminationMethod, Instrument, MediaType, Text, TimeZeroSource,
+};
+pub use grade::{Expansion, GradeClass, Head, HeadGrade, Letter, Probabilities, gardner};
+pub use grade_event::{
+    AbstainReason, Assessment, GRADE_EVENT_TYPE, GradeEvent, GradeId, GradeStatus, GraderIdentity, Heads,
+    ModelIdentity, Timings,
+};
+pub use picture::Picture;
+pub use rejection::{Rejection, RejectionCode, Stage};

@@ -1,0 +1,89 @@
+//! Why a frame could not be graded: the vocabulary of dead letters.
+
+use super::label::label_enum;
+
+label_enum! {
+    /// Where in the route of a frame it was refused. The names follow Kafka Connect's
+    /// `__connect.errors.stage`.
+    Stage {
+        /// The value is not a frame event at all.
+        Decode = "DECODE",
+        /// The event is readable, its content is not acceptable.
+        Validate = "VALIDATE",
+        /// The image could not be obtained, or is not the image the event describes.
+        Fetch = "FETCH",
+        /// The image could not be turned into pixels.
+        Preprocess = "PREPROCESS",
+        /// The model could not grade it.
+        Infer = "INFER",
+        /// The grade event could not be published.
+        Publish = "PUBLISH",
+    }
+}
+
+label_enum! {
+    /// The exact reason, stable across versions: `memebg.error.code` of a dead letter.
+    RejectionCode {
+        /// A null or zero-length value.
+        EmptyValue = "empty_value",
+        /// The value is larger than the configured limit.
+        ValueTooLarge = "value_too_large",
+        /// The value is not JSON.
+        InvalidJson = "invalid_json",
+        /// The CloudEvents `type` (or `specversion`) is not one this version understands.
+        UnknownEventType = "unknown_event_type",
+        /// JSON that does not satisfy the frame event's schema.
+        SchemaInvalid = "schema_invalid",
+        /// The site is not one of the configured sites.
+        UnknownSite = "unknown_site",
+        /// `captured_at` or `insemination_time` is absent.
+        ClockMissing = "clock_missing",
+        /// The frame was captured before insemination.
+        ClockReversed = "clock_reversed",
+        /// The frame was captured later than now.
+        ClockInFuture = "clock_in_future",
+        /// The image URI is outside the allow-list.
+        ImageUriNotAllowed = "image_uri_not_allowed",
+        /// The image store did not answer, after retries.
+        ImageUnreachable = "image_unreachable",
+        /// The image store answered that there is no such image, after retries.
+        ImageNotFound = "image_not_found",
+        /// The image has more bytes than the configured limit.
+        ImageTooLarge = "image_too_large",
+        /// The inline image is not base64.
+        ImageBadBase64 = "image_bad_base64",
+        /// The image's SHA-256 is not the one in the event.
+        ImageDigestMismatch = "image_digest_mismatch",
+        /// The bytes are not a JPEG, PNG, BMP or TIFF that can be decoded.
+        ImageUndecodable = "image_undecodable",
+        /// The image has more pixels than the configured limit.
+        ImageTooManyPixels = "image_too_many_pixels",
+        /// The image's size is not the one in the event.
+        ImageSizeMismatch = "image_size_mismatch",
+        /// The model failed on this frame alone, while it works on others.
+        InferenceFailed = "inference_failed",
+        /// The model answered with something that is not a number.
+        OutputNotFinite = "output_not_finite",
+        /// The broker refused the grade event as too large.
+        GradeTooLarge = "grade_too_large",
+    }
+}
+
+/// A frame that cannot be graded, and why. It ends as a dead letter, never silently.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{stage}/{code}: {message}")]
+pub struct Rejection {
+    /// Where it was refused.
+    pub stage: Stage,
+    /// The stable reason.
+    pub code: RejectionCode,
+    /// What was wrong, with which value. Carries no image data and no patient data.
+    pub message: String,
+}
+
+impl Rejection {
+    /// A rejection at `stage` with a message for the person who reads the dead letter.
+    pub fn new(stage: Stage, code: RejectionCode, message: impl Into<String>) -> Self {
+        Self { stage, code, message: message.into() }
+    }
+}

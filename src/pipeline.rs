@@ -1,0 +1,4 @@
+//! THE wiring.
+
+pub mod grade;
+pub mod message;

@@ -1,8 +1,12 @@
 //! The grader: a model behind a small synchronous trait, each instance on a thread of its own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::domain::{AbstainReason, GraderIdentity, Heads, Picture};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::domain::{AbstainReason, GraderIdentity, Heads, Picture, Rejection, RejectionCode, Stage};
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
 
 /// What the model says about one picture.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,3 +63,108 @@ pub trait Grader: Send {
     /// When the batch as a whole could not be run.
     fn grade(&mut self, pictures: &[&Picture]) -> Result<GradedBatch, GraderError>;
 }
+
+/// A batch and where its results go.
+pub type BatchRequest<T> = oneshot::Sender<Vec<T>>;
+
+/// What the pool needs of the frames it grades.
+pub trait HasPicture: Send + 'static {
+    /// The picture to grade.
+    fn picture(&self) -> &Picture;
+}
+
+/// The answer for one frame.
+#[derive(Debug)]
+pub struct Judged<T> {
+    /// The frame that was graded.
+    pub frame: T,
+    /// What the model says, or why it could not.
+    pub opinion: Result<Opinion, Rejection>,
+    /// Time in both models for its whole batch.
+    pub inference: Duration,
+}
+
+/// Runs one grader on the current thread until nobody forms batches any more.
+///
+/// An idle grader asks for a batch by sending a [`BatchRequest`], so that a batch is formed as late,
+/// hence as full, as possible. Results go to
+/// `judged` one by one; it may block.
+///
+/// # Errors
+/// When the device fails: the frames of the batch are dropped unsettled and read again.
+pub fn run<T: HasPicture>(
+    grader: &mut dyn Grader,
+    requests: &mpsc::Sender<BatchRequest<T>>,
+    judged: &dyn Fn(Judged<T>),
+    metrics: &Metrics,
+    health: &Health,
+) -> Result<(), GraderError> {
+    loop {
+        let (request, batch) = oneshot::channel();
+        if requests.blocking_send(request).is_err() {
+            return Ok(());
+        }
+        let Ok(frames) = batch.blocking_recv() else { return Ok(()) };
+        let started = Instant::now();
+        let pictures: Vec<&Picture> = frames.iter().map(HasPicture::picture).collect();
+        let answers = grade_or_isolate(grader, &pictures, metrics);
+        health.inference_finished(answers.is_ok());
+        let inference = started.elapsed();
+        metrics.stage_seconds("grade", inference);
+        for (frame, opinion) in frames.into_iter().zip(answers?) {
+            judged(Judged { frame, opinion, inference });
+        }
+    }
+}
+
+/// Grades a batch; when that fails, once more, and then frame by frame to find the one to blame.
+///
+/// A frame that fails alone is to blame only if the grader still passes its self-test.
+fn grade_or_isolate(
+    grader: &mut dyn Grader,
+    pictures: &[&Picture],
+    metrics: &Metrics,
+) -> Result<Vec<Result<Opinion, Rejection>>, GraderError> {
+    for attempt in 1..=2 {
+        match grade_once(grader, pictures, metrics) {
+            Ok(opinions) => return Ok(opinions),
+            Err(error) => tracing::warn!(%error, attempt, frames = pictures.len(), "batch failed"),
+        }
+    }
+    let mut opinions = Vec::with_capacity(pictures.len());
+    for picture in pictures {
+        match grade_once(grader, &[picture], metrics) {
+            Ok(alone) => opinions.extend(alone),
+            Err(error) => {
+                grader.warm_up()?;
+                opinions.push(Err(Rejection::new(
+                    Stage::Infer,
+                    RejectionCode::InferenceFailed,
+                    format!("{error}; the model's self-test passes, so this frame is to blame"),
+                )));
+            }
+        }
+    }
+    Ok(opinions)
+}
+
+fn grade_once(
+    grader: &mut dyn Grader,
+    pictures: &[&Picture],
+    metrics: &Metrics,
+) -> Result<Vec<Result<Opinion, Rejection>>, GraderError> {
+    let graded = grader.grade(pictures)?;
+    if graded.opinions.len() != pictures.len() {
+        let (got, asked) = (graded.opinions.len(), pictures.len());
+        return Err(GraderError(format!("the grader answered {got} of {asked} pictures")));
+    }
+    metrics.inference_seconds("embedding", graded.embedding);
+    metrics.inference_seconds("multitask", graded.multitask);
+    let rejection =
+        |error: NotFinite| Rejection::new(Stage::Infer, RejectionCode::OutputNotFinite, error.to_string());
+    Ok(graded.opinions.into_iter().map(|opinion| opinion.map_err(rejection)).collect())
+}
+
+#[cfg(test)]
+#[path = "grade/tests.rs"]
+mod tests;

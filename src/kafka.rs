@@ -1,0 +1,256 @@
+//! Kafka: the only place that names rdkafka.
+
+pub mod embedded;
+pub mod feed;
+pub mod sink;
+pub mod source;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use serde::{Deserialize, Serialize};
+
+/// Where the cluster is and how the topics are called.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// Bootstrap servers, `host:port` separated by commas.
+    pub brokers: String,
+    /// Consumer group: processes of one group share the partitions.
+    pub group_id: String,
+    /// Topic of frame events.
+    pub frames_topic: String,
+    /// Topic of grade events.
+    pub grades_topic: String,
+    /// Topic of dead letters.
+    pub dead_letters_topic: String,
+    /// Where a group without committed offsets starts.
+    pub start_from: StartFrom,
+    /// Largest accepted value of a frame event; a larger one is dead-lettered.
+    pub max_value_bytes: usize,
+    /// Largest event that is sent; must leave room for a dead letter of the largest frame event.
+    pub max_send_bytes: usize,
+    /// Messages fetched ahead, in all partitions together.
+    pub prefetch_bytes: usize,
+    /// How often the watermarks are committed.
+    pub commit_interval_ms: u64,
+    /// How long a revoked partition, or the whole service on SIGTERM, may take to finish its frames.
+    pub drain_timeout_ms: u64,
+    /// How long the broker may take to confirm an event before the service gives up.
+    pub delivery_timeout_ms: u64,
+    /// Any librdkafka property for every client: TLS, SASL, time-outs.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// Properties whose value is read from a file: passwords, keys.
+    #[serde(default)]
+    pub property_files: BTreeMap<String, PathBuf>,
+    /// Any librdkafka property for the consumer alone.
+    #[serde(default)]
+    pub consumer_properties: BTreeMap<String, String>,
+    /// Any librdkafka property for the producer alone.
+    #[serde(default)]
+    pub producer_properties: BTreeMap<String, String>,
+}
+
+/// Where a group without committed offsets starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartFrom {
+    /// With the oldest frame: nothing is missed.
+    Earliest,
+    /// With the next frame.
+    Latest,
+}
+
+/// What can go wrong with Kafka for good.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A property that would break the delivery guarantee, or a secret that cannot be read.
+    #[error("{0}")]
+    Settings(String),
+    /// librdkafka refuses or gives up.
+    #[error("kafka {what}: {source}")]
+    Client {
+        /// What was attempted.
+        what: &'static str,
+        /// librdkafka's answer.
+        #[source]
+        source: KafkaError,
+    },
+}
+
+/// Properties on which the delivery guarantee rests, and the setting to use instead.
+const OURS: &[(&str, &str)] = &[
+    ("bootstrap.servers", "kafka.brokers"),
+    ("group.id", "kafka.group_id"),
+    ("enable.auto.commit", "kafka.commit_interval_ms"),
+    ("enable.auto.offset.store", "kafka.commit_interval_ms"),
+    ("auto.offset.reset", "kafka.start_from"),
+    ("enable.idempotence", "nothing: it is always on"),
+    ("acks", "nothing: it is always all"),
+    ("partitioner", "nothing: it is always murmur2_random"),
+    ("message.timeout.ms", "kafka.delivery_timeout_ms"),
+    ("delivery.timeout.ms", "kafka.delivery_timeout_ms"),
+    ("message.max.bytes", "kafka.max_send_bytes"),
+    ("queued.max.messages.kbytes", "kafka.prefetch_bytes"),
+];
+
+impl KafkaSettings {
+    /// Checks what can be checked without a cluster.
+    ///
+    /// # Errors
+    /// When a property is set that the delivery guarantee rests on.
+    pub fn validate(&self) -> Result<(), Error> {
+        let tables = [&self.properties, &self.consumer_properties, &self.producer_properties];
+        let plain = tables.into_iter().flat_map(BTreeMap::keys);
+        for property in plain.chain(self.property_files.keys()) {
+            if let Some((_, instead)) = OURS.iter().find(|(ours, _)| *ours == dotted(property)) {
+                return Err(Error::Settings(format!("kafka property {property} cannot be set here; use {instead}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn client(&self, own: &BTreeMap<String, String>) -> Result<ClientConfig, Error> {
+        self.validate()?;
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.brokers).set("client.id", "memebg");
+        for (property, value) in self.properties.iter().chain(own) {
+            client.set(dotted(property), value);
+        }
+        for (property, file) in &self.property_files {
+            let secret = std::fs::read_to_string(file).map_err(|error| {
+                Error::Settings(format!("cannot read {} for kafka property {property}: {error}", file.display()))
+            })?;
+            client.set(dotted(property), secret.trim_end_matches(['\r', '\n']));
+        }
+        client.set_log_level(RDKafkaLogLevel::Warning);
+        Ok(client)
+    }
+
+    /// Configuration of the consumer: commits are ours, prefetch is bounded in bytes.
+    fn consumer(&self) -> Result<ClientConfig, Error> {
+        let mut client = self.client(&self.consumer_properties)?;
+        let start_from = match self.start_from {
+            StartFrom::Earliest => "earliest",
+            StartFrom::Latest => "latest",
+        };
+        client
+            .set("group.id", &self.group_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", start_from)
+            .set("queued.max.messages.kbytes", (self.prefetch_bytes / 1024).max(1).to_string());
+        set_default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
+        set_default(&mut client, "statistics.interval.ms", "5000");
+        Ok(client)
+    }
+
+    /// Configuration of the producer: idempotent, keyed like the Java clients.
+    fn producer(&self) -> Result<ClientConfig, Error> {
+        let mut client = self.client(&self.producer_properties)?;
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("message.timeout.ms", self.delivery_timeout_ms.to_string())
+            .set("message.max.bytes", self.max_send_bytes.to_string())
+            .set("queue.buffering.max.kbytes", (self.max_send_bytes / 1024 * 4).max(1024).to_string());
+        set_default(&mut client, "compression.type", "zstd");
+        set_default(&mut client, "linger.ms", "5");
+        Ok(client)
+    }
+}
+
+fn set_default(client: &mut ClientConfig, property: &str, value: &str) {
+    if client.get(property).is_none() {
+        client.set(property, value);
+    }
+}
+
+/// Names of environment variables cannot hold dots, and no librdkafka property holds an underscore:
+/// `sasl_password` is `sasl.password`.
+fn dotted(property: &str) -> String {
+    property.replace('_', ".")
+}
+
+/// Forwards a log line of librdkafka.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::error!(facility, "librdkafka: {message}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, "librdkafka: {message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "librdkafka: {message}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(facility, "librdkafka: {message}"),
+    }
+}
+
+/// Context of the clients that need nothing but their log lines forwarded.
+#[derive(Debug, Clone, Copy)]
+struct LogContext;
+
+impl rdkafka::ClientContext for LogContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, "librdkafka: {reason}");
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for LogContext {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn settings() -> KafkaSettings {
+        KafkaSettings {
+            brokers: "localhost:9092".into(),
+            group_id: "memebg".into(),
+            frames_topic: "incubator.frames.v1".into(),
+            grades_topic: "embryo.grades.v1".into(),
+            dead_letters_topic: "embryo.frames.dlq.v1".into(),
+            start_from: StartFrom::Earliest,
+            max_value_bytes: 1 << 20,
+            max_send_bytes: 2 << 20,
+            prefetch_bytes: 1 << 24,
+            commit_interval_ms: 1_000,
+            drain_timeout_ms: 10_000,
+            delivery_timeout_ms: 30_000,
+            properties: BTreeMap::new(),
+            property_files: BTreeMap::new(),
+            consumer_properties: BTreeMap::new(),
+            producer_properties: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_property_that_the_guarantee_rests_on_is_refused() {
+        for property in ["enable.auto.commit", "acks", "enable_idempotence"] {
+            let mut settings = settings();
+            settings.producer_properties.insert(property.into(), "1".into());
+            assert!(settings.validate().unwrap_err().to_string().contains(property));
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_property_names_from_the_environment() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "not-a-real-password\n").unwrap();
+        let mut settings = settings();
+        settings.properties.insert("security_protocol".into(), "SASL_SSL".into());
+        settings.property_files.insert("sasl.password".into(), file.path().into());
+        let client = settings.consumer().unwrap();
+        assert_eq!(client.get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(client.get("sasl.password"), Some("not-a-real-password"));
+        settings.property_files.insert("sasl.password".into(), "/nonexistent/secret".into());
+        assert!(settings.consumer().is_err());
+    }
+}

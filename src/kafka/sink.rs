@@ -1,0 +1,143 @@
+//! The producer of grade events and dead letters: idempotent, confirmed one by one.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::util::Timeout;
+
+use super::{Error, KafkaSettings, LogContext};
+use crate::domain::{GRADE_EVENT_TYPE, GradeEvent, Rejection};
+use crate::pipeline::message::RawMessage;
+use crate::pipeline::publish::{GradeSink, SinkError};
+
+/// CloudEvents `source` of every grade event.
+const EVENT_SOURCE: &str = "/memebg";
+/// Headers that say why; earlier ones of a message that was replayed are replaced.
+const ERROR_HEADERS: [&str; 2] = ["__connect.errors.", "memebg."];
+
+/// Sends to the grades topic and the dead-letter topic.
+pub struct KafkaSink {
+    producer: FutureProducer<LogContext>,
+    grades_topic: String,
+    dead_letters_topic: String,
+    flush_timeout: Duration,
+}
+
+impl KafkaSink {
+    /// A producer for the cluster of `settings`. Connects in the background.
+    ///
+    /// # Errors
+    /// When the settings are refused.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, Error> {
+        let producer = FutureProducer::from_config_and_context(&settings.producer()?, LogContext)
+            .map_err(|source| Error::Client { what: "producer cannot be created", source })?;
+        Ok(Self {
+            producer,
+            grades_topic: settings.grades_topic.clone(),
+            dead_letters_topic: settings.dead_letters_topic.clone(),
+            flush_timeout: Duration::from_millis(settings.delivery_timeout_ms),
+        })
+    }
+}
+
+impl Drop for KafkaSink {
+    fn drop(&mut self) {
+        // Everything that was to be confirmed has been waited for; this is for what was given up.
+        if let Err(error) = self.producer.flush(Timeout::After(self.flush_timeout.min(Duration::from_secs(1)))) {
+            tracing::warn!(%error, "events were not flushed");
+        }
+    }
+}
+
+impl GradeSink for KafkaSink {
+    fn publish(
+        &self,
+        event: &GradeEvent,
+        traceparent: Option<&str>,
+    ) -> BoxFuture<'static, Result<(), SinkError>> {
+        let mut headers = OwnedHeaders::new_with_capacity(6);
+        for (key, value) in [
+            ("ce_specversion", "1.0"),
+            ("ce_type", GRADE_EVENT_TYPE),
+            ("ce_source", EVENT_SOURCE),
+            ("ce_id", event.id.as_str()),
+            ("content-type", "application/json"),
+        ] {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        if let Some(traceparent) = traceparent {
+            headers = headers.insert(Header { key: "traceparent", value: Some(traceparent) });
+        }
+        let (producer, topic) = (self.producer.clone(), self.grades_topic.clone());
+        let key = event.embryo_id.clone();
+        let value = serde_json::to_vec(event);
+        Box::pin(async move {
+            let value = value.map_err(|error| SinkError::NotConfirmed(format!("cannot write the event: {error}")))?;
+            send(&producer, FutureRecord::to(&topic).key(key.as_bytes()).payload(&value).headers(headers)).await
+        })
+    }
+
+    fn reject(&self, raw: &RawMessage, rejection: &Rejection) -> BoxFuture<'static, Result<(), SinkError>> {
+        let headers = dead_letter_headers(raw, rejection);
+        let (producer, topic, raw) = (self.producer.clone(), self.dead_letters_topic.clone(), raw.clone());
+        Box::pin(async move {
+            let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers.clone());
+            record.key = raw.key.as_deref();
+            record.timestamp = raw.timestamp_ms;
+            record.payload = raw.value.as_deref();
+            match send(&producer, record).await {
+                Err(SinkError::TooLarge(message)) => {
+                    // The original stays where the headers say it is; the fact is not lost.
+                    tracing::warn!(error = message, "dead letter is sent without its value");
+                    let bytes = raw.value.as_ref().map_or(0, Vec::len).to_string();
+                    let omitted = Header { key: "memebg.value.omitted_bytes", value: Some(&bytes) };
+                    let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers.insert(omitted));
+                    record.key = raw.key.as_deref();
+                    record.timestamp = raw.timestamp_ms;
+                    send(&producer, record).await
+                }
+                sent => sent,
+            }
+        })
+    }
+}
+
+/// The original headers and Kafka Connect's names for what went wrong (KIP-298).
+fn dead_letter_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(raw.headers.len() + 8);
+    for (key, value) in &raw.headers {
+        if !ERROR_HEADERS.iter().any(|prefix| key.starts_with(prefix)) {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+    }
+    for (key, value) in [
+        ("__connect.errors.topic", raw.topic.as_ref()),
+        ("__connect.errors.partition", &raw.position.partition.to_string()),
+        ("__connect.errors.offset", &raw.position.offset.to_string()),
+        ("__connect.errors.stage", rejection.stage.as_str()),
+        ("__connect.errors.exception.class.name", "memebg::domain::Rejection"),
+        ("__connect.errors.exception.message", &rejection.message),
+        ("memebg.error.code", rejection.code.as_str()),
+    ] {
+        headers = headers.insert(Header { key, value: Some(value) });
+    }
+    headers
+}
+
+async fn send<K: rdkafka::message::ToBytes + ?Sized, V: rdkafka::message::ToBytes + ?Sized>(
+    producer: &FutureProducer<LogContext>,
+    record: FutureRecord<'_, K, V>,
+) -> Result<(), SinkError> {
+    // A full queue is back-pressure: wait. What is queued has a deadline of its own.
+    match producer.send(record, Timeout::Never).await {
+        Ok(_) => Ok(()),
+        Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+            Err(SinkError::TooLarge("over the largest message that kafka.max_send_bytes or the topic allows".into()))
+        }
+        Err((error, _)) => Err(SinkError::NotConfirmed(error.to_string())),
+    }
+}

@@ -1,0 +1,276 @@
+//! The consumer: one dedicated thread that polls, pauses, commits and answers rebalances.
+//!
+//! Rebalance callbacks run on the thread that polls and must have drained before they return. On a
+//! runtime thread that deadlocks with the work it waits for; here it blocks nothing but this thread,
+//! while librdkafka's own threads keep the membership alive. Frames go to the [`Intake`] from this
+//! thread too, borrowed, so that a frame that is not wanted is never copied.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset, Statistics, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, KafkaSettings};
+use crate::pipeline::intake::Intake;
+use crate::pipeline::ledger::NextOffset;
+use crate::pipeline::message::{MessageView, Position};
+use crate::pipeline::receipt::SharedLedger;
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+/// How long one poll waits for a message; also how soon a stop is noticed.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a full pipeline is waited for before the partitions are paused. Pausing makes librdkafka
+/// throw away what it has fetched ahead, so it is not done for a hiccup.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The same error is not logged more often than this.
+const SAME_ERROR: Duration = Duration::from_secs(30);
+
+/// What the source is built from.
+pub struct SourceParts {
+    /// Cluster, group and topics.
+    pub settings: KafkaSettings,
+    /// The door of the pipeline; dropped when the source ends, which drains the pipeline.
+    pub intake: Intake,
+    /// What may be committed.
+    pub ledger: SharedLedger,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Facts for the probes.
+    pub health: Health,
+    /// Asks the source to drain and end.
+    pub stop: CancellationToken,
+}
+
+/// How the source ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceEnd {
+    /// Frames that did not finish within the drain deadline; they will be read again.
+    pub unfinished_frames: usize,
+}
+
+/// Connects, subscribes and starts the poll thread.
+///
+/// # Errors
+/// When the settings are refused. A cluster that is not reachable is not an error: librdkafka keeps
+/// trying, and the readiness probe says so.
+pub fn start(
+    parts: SourceParts,
+) -> Result<tokio::sync::oneshot::Receiver<Result<SourceEnd, Error>>, Error> {
+    let context = SourceContext {
+        ledger: parts.ledger.clone(),
+        metrics: parts.metrics.clone(),
+        health: parts.health.clone(),
+        frames_topic: parts.settings.frames_topic.clone(),
+        drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
+        closing: Arc::default(),
+    };
+    let closing = Arc::clone(&context.closing);
+    let consumer = BaseConsumer::from_config_and_context(&parts.settings.consumer()?, context)
+        .map_err(|source| Error::Client { what: "consumer cannot be created", source })?;
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let run = move || {
+        let result = poll_until_stopped(&consumer, &parts);
+        closing.store(true, Ordering::Relaxed);
+        // Leaves the group, so that the partitions move on at once. Before the receiver hears of it:
+        // the service exits when it does.
+        drop(consumer);
+        drop(parts);
+        drop(ended.send(result));
+    };
+    std::thread::Builder::new()
+        .name("kafka-poll".into())
+        .spawn(run)
+        .map_err(|error| Error::Settings(format!("cannot start the poll thread: {error}")))?;
+    Ok(end)
+}
+
+fn poll_until_stopped(
+    consumer: &BaseConsumer<SourceContext>,
+    parts: &SourceParts,
+) -> Result<SourceEnd, Error> {
+    let topic = parts.settings.frames_topic.as_str();
+    consumer.subscribe(&[topic]).map_err(|source| Error::Client { what: "cannot subscribe", source })?;
+    let commit_interval = Duration::from_millis(parts.settings.commit_interval_ms);
+    let mut committed_at = Instant::now();
+    let mut last_error: Option<(String, Instant)> = None;
+    while !parts.stop.is_cancelled() {
+        parts.health.polled();
+        if committed_at.elapsed() >= commit_interval {
+            committed_at = Instant::now();
+            commit(consumer, topic, &parts.ledger.take_commits(), CommitMode::Async, &parts.metrics);
+        }
+        if parts.ledger.is_full() {
+            let full_since = Instant::now();
+            if !parts.ledger.wait_for_room(PATIENCE) {
+                stay_paused(consumer, parts, &mut committed_at);
+            }
+            parts.metrics.backpressure(full_since.elapsed());
+            continue;
+        }
+        match consumer.poll(POLL) {
+            None => {}
+            Some(Ok(message)) => receive(&parts.intake, &message),
+            Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
+                return Err(Error::Client { what: "consumer failed for good", source });
+            }
+            Some(Err(error)) => {
+                let text = error.to_string();
+                let repeated = last_error.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < SAME_ERROR);
+                if !repeated {
+                    tracing::warn!(topic, error = text, "cannot read frames; trying again");
+                    last_error = Some((text, Instant::now()));
+                }
+            }
+        }
+    }
+    Ok(drain(consumer, parts))
+}
+
+/// Keeps polling, which keeps the membership, while nothing is delivered.
+fn stay_paused(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts, committed_at: &mut Instant) {
+    tracing::debug!("pipeline is full; partitions are paused");
+    while !parts.stop.is_cancelled() && !parts.ledger.wait_for_room(Duration::ZERO) {
+        parts.health.polled();
+        // Every time: partitions that were assigned meanwhile are not paused yet.
+        if let Err(error) = consumer.assignment().and_then(|assignment| consumer.pause(&assignment)) {
+            tracing::warn!(%error, "cannot pause");
+        }
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => receive(&parts.intake, &message),
+            Some(Err(error)) => tracing::warn!(%error, "error while paused"),
+            None => {}
+        }
+        if committed_at.elapsed() >= Duration::from_millis(parts.settings.commit_interval_ms) {
+            *committed_at = Instant::now();
+            let commits = parts.ledger.take_commits();
+            commit(consumer, &parts.settings.frames_topic, &commits, CommitMode::Async, &parts.metrics);
+        }
+    }
+    if let Err(error) = consumer.assignment().and_then(|assignment| consumer.resume(&assignment)) {
+        tracing::error!(%error, "cannot resume");
+    }
+}
+
+/// Finishes what is under way, commits it, and says what is left.
+fn drain(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts) -> SourceEnd {
+    parts.health.draining();
+    let topic = parts.settings.frames_topic.as_str();
+    let assigned = consumer.assignment().map(|assignment| partitions(&assignment, topic)).unwrap_or_default();
+    tracing::info!(in_flight_frames = parts.ledger.in_flight_frames(), "draining");
+    let drained = parts.ledger.drain(&assigned, Duration::from_millis(parts.settings.drain_timeout_ms));
+    commit(consumer, topic, &drained.commits, CommitMode::Sync, &parts.metrics);
+    SourceEnd { unfinished_frames: drained.unfinished_frames }
+}
+
+fn receive(intake: &Intake, message: &BorrowedMessage<'_>) {
+    let headers = message.headers().map(|headers| headers.iter().map(|it| (it.key, it.value)).collect());
+    intake.receive(&MessageView {
+        topic: message.topic(),
+        position: Position { partition: message.partition(), offset: message.offset() },
+        key: message.key(),
+        value: message.payload(),
+        headers: headers.unwrap_or_default(),
+        timestamp_ms: message.timestamp().to_millis(),
+    });
+}
+
+fn commit<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    commits: &[NextOffset],
+    mode: CommitMode,
+    metrics: &Metrics,
+) {
+    if commits.is_empty() {
+        return;
+    }
+    let mut offsets = TopicPartitionList::with_capacity(commits.len());
+    let listed = commits.iter().try_for_each(|(partition, next)| {
+        offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))
+    });
+    match listed.and_then(|()| consumer.commit(&offsets, mode)) {
+        Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+        Err(error) => {
+            // Not lost: the frames are read and graded again under the same ids.
+            metrics.commit_failed();
+            tracing::warn!(%error, "offsets were not committed");
+        }
+    }
+}
+
+fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {
+    list.elements_for_topic(topic).iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
+}
+
+struct SourceContext {
+    ledger: SharedLedger,
+    metrics: Metrics,
+    health: Health,
+    frames_topic: String,
+    drain_timeout: Duration,
+    /// Set once everything is drained: the revoke of closing the consumer has nothing left to do.
+    closing: Arc<AtomicBool>,
+}
+
+impl ClientContext for SourceContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, "librdkafka: {reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let topic = statistics.topics.get(&self.frames_topic);
+        let lags = topic.into_iter().flat_map(|topic| topic.partitions.values()).map(|it| it.consumer_lag);
+        self.metrics.set_consumer_lag(lags.filter(|lag| *lag > 0).sum());
+    }
+}
+
+impl ConsumerContext for SourceContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(assigned) => {
+                tracing::info!(partitions = ?partitions(assigned, &self.frames_topic), "partitions assigned");
+            }
+            Rebalance::Revoke(revoked) => {
+                let revoked = partitions(revoked, &self.frames_topic);
+                // A lost assignment belongs to somebody else already: nothing to wait for, and
+                // committing would move that one's offsets.
+                let lost = consumer.assignment_lost() || self.closing.load(Ordering::Relaxed);
+                let timeout = if lost { Duration::ZERO } else { self.drain_timeout };
+                let drained = self.ledger.drain(&revoked, timeout);
+                if !lost {
+                    commit(consumer, &self.frames_topic, &drained.commits, CommitMode::Sync, &self.metrics);
+                }
+                let unfinished_frames = drained.unfinished_frames;
+                tracing::info!(partitions = ?revoked, lost, unfinished_frames, "partitions revoked");
+            }
+            Rebalance::Error(error) => tracing::error!(%error, "rebalance failed"),
+        }
+        self.metrics.rebalance();
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+        self.health.assigned(consumer.assignment().is_ok_and(|assignment| assignment.count() > 0));
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
+        {
+            self.metrics.commit_failed();
+            self.ledger.commit_failed();
+            tracing::warn!(%error, "offsets were not committed; trying again");
+        }
+    }
+}

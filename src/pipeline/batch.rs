@@ -1,0 +1,136 @@
+//! When to close a batch: a pure state machine without I/O and without a clock of its own.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// When a batch is closed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchSettings {
+    /// Frames in a full batch. At most the largest batch size of the model.
+    pub max_frames: usize,
+    /// A batch is closed when its oldest frame has waited this long, milliseconds.
+    pub max_wait_ms: u64,
+    /// Close at once when a grader is idle. Best where the batch size hardly matters (CPU); off, an
+    /// idle GPU waits up to `max_wait_ms` for a fuller batch.
+    pub eager: bool,
+}
+
+/// The frames that wait for a grader, oldest first.
+pub struct Batcher<T> {
+    settings: BatchSettings,
+    waiting: VecDeque<(T, Instant)>,
+}
+
+impl<T> Batcher<T> {
+    /// Nothing waits yet.
+    #[must_use]
+    pub fn new(settings: BatchSettings) -> Self {
+        Self { waiting: VecDeque::with_capacity(settings.max_frames), settings }
+    }
+
+    /// Whether another frame would not fit; the stage before then has to wait.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= self.settings.max_frames.max(1)
+    }
+
+    /// Adds a frame, or hands it back when the batch is full.
+    ///
+    /// # Errors
+    /// The frame itself, when [`Batcher::is_full`].
+    pub fn push(&mut self, frame: T, now: Instant) -> Result<(), T> {
+        if self.is_full() {
+            return Err(frame);
+        }
+        self.waiting.push_back((frame, now));
+        Ok(())
+    }
+
+    /// When the oldest frame will have waited long enough.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let (_, since) = self.waiting.front()?;
+        Some(*since + Duration::from_millis(self.settings.max_wait_ms))
+    }
+
+    /// Closes the batch for an idle grader if it is time to: full, waited long enough, eager, or
+    /// `flush` because nothing more will come. Returns the frames and how long the oldest waited.
+    pub fn close(&mut self, now: Instant, flush: bool) -> Option<(Vec<T>, Duration)> {
+        let (_, since) = self.waiting.front()?;
+        let waited = now.saturating_duration_since(*since);
+        let due = self.deadline().is_some_and(|deadline| deadline <= now);
+        if !(flush || self.settings.eager || self.is_full() || due) {
+            return None;
+        }
+        Some((self.waiting.drain(..).map(|(frame, _)| frame).collect(), waited))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batcher(max_frames: usize, eager: bool) -> Batcher<u32> {
+        Batcher::new(BatchSettings { max_frames, max_wait_ms: 100, eager })
+    }
+
+    #[test]
+    fn an_eager_batch_closes_with_whatever_waits() {
+        let (mut batcher, now) = (batcher(8, true), Instant::now());
+        assert_eq!(batcher.close(now, false), None, "an empty batch never closes");
+        batcher.push(1, now).unwrap();
+        assert_eq!(batcher.close(now, false), Some((vec![1], Duration::ZERO)));
+    }
+
+    #[test]
+    fn a_patient_batch_closes_when_full_or_when_its_oldest_frame_has_waited() {
+        let (mut batcher, start) = (batcher(2, false), Instant::now());
+        batcher.push(1, start).unwrap();
+        assert_eq!(batcher.close(start, false), None);
+        let due = batcher.deadline().unwrap();
+        assert_eq!(batcher.close(due, false), Some((vec![1], Duration::from_millis(100))));
+        batcher.push(2, start).unwrap();
+        batcher.push(3, start).unwrap();
+        assert_eq!(batcher.close(start, false).unwrap().0, [2, 3]);
+    }
+
+    #[test]
+    fn a_full_batch_hands_the_next_frame_back() {
+        let (mut batcher, now) = (batcher(1, false), Instant::now());
+        batcher.push(1, now).unwrap();
+        assert_eq!(batcher.push(2, now), Err(2));
+    }
+
+    proptest! {
+        /// No frame is lost, doubled or reordered; no batch is empty or too large; no frame waits
+        /// beyond its deadline when a grader asks often enough.
+        #[test]
+        fn every_frame_leaves_once_in_order_and_in_time(
+            steps in prop::collection::vec((0_u64..60, any::<bool>()), 1..80),
+            max_frames in 1_usize..9,
+            eager in any::<bool>(),
+        ) {
+            let mut batcher = batcher(max_frames, eager);
+            let (mut now, mut next, mut out) = (Instant::now(), 0_u32, Vec::new());
+            let longest_step = Duration::from_millis(60);
+            for (pause_ms, arrives) in steps {
+                now += Duration::from_millis(pause_ms);
+                if arrives && batcher.push(next, now).is_ok() {
+                    next += 1;
+                }
+                if let Some((frames, waited)) = batcher.close(now, false) {
+                    prop_assert!(!frames.is_empty() && frames.len() <= max_frames);
+                    prop_assert!(waited <= Duration::from_millis(100) + longest_step);
+                    out.extend(frames);
+                }
+            }
+            out.extend(batcher.close(now, true).map(|(frames, _)| frames).unwrap_or_default());
+            prop_assert_eq!(out, (0..next).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! From a Kafka message to a frame event: CloudEvents 1.0 in binary and structured mode, and plain
+//! JSON.
+//!
+//! Source: CloudEvents Kafka protocol binding 1.0.2.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::message::MessageView;
+use crate::domain::{FRAME_EVENT_TYPE, FrameEvent, Rejection, RejectionCode, Stage};
+
+const SPEC_VERSION: &str = "1.0";
+
+/// A structured-mode CloudEvent. Attributes that are not needed here are not looked at.
+#[derive(Deserialize)]
+struct Structured<'a> {
+    specversion: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// Reads the frame event out of a message without copying it.
+///
+/// # Errors
+/// A [`Rejection`] for a tombstone, an oversized value, an event type or version that is not known,
+/// and for what is not a frame event at all.
+pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<FrameEvent<'a>, Rejection> {
+    let value = message.value.filter(|value| !value.is_empty()).ok_or_else(|| {
+        Rejection::new(Stage::Decode, RejectionCode::EmptyValue, "message has no value")
+    })?;
+    if value.len() > max_value_bytes {
+        return Err(Rejection::new(
+            Stage::Decode,
+            RejectionCode::ValueTooLarge,
+            format!("value of {} bytes is over the limit of {max_value_bytes}", value.len()),
+        ));
+    }
+    let content_type = message.header("content-type").unwrap_or_default();
+    if content_type.get(..29).is_some_and(|it| it.eq_ignore_ascii_case("application/cloudevents+json;"))
+        || content_type.eq_ignore_ascii_case("application/cloudevents+json")
+    {
+        let event: Structured<'a> = serde_json::from_slice(value).map_err(|error| {
+            let message = format!("value is not a structured CloudEvent: {error}");
+            Rejection::new(Stage::Decode, RejectionCode::InvalidJson, message)
+        })?;
+        known(Some(event.specversion), Some(event.event_type))?;
+        return FrameEvent::from_json(event.data.get().as_bytes());
+    }
+    let (version, event_type) = (message.header("ce_specversion"), message.header("ce_type"));
+    if version.is_some() || event_type.is_some() {
+        known(version, event_type)?;
+    }
+    FrameEvent::from_json(value)
+}
+
+fn known(version: Option<&str>, event_type: Option<&str>) -> Result<(), Rejection> {
+    if version == Some(SPEC_VERSION) && event_type == Some(FRAME_EVENT_TYPE) {
+        return Ok(());
+    }
+    // Cut short: a header is somebody else's text and may be of any length.
+    let shown = |text: Option<&str>| text.map_or("none".to_owned(), |text| text.chars().take(100).collect());
+    Err(Rejection::new(
+        Stage::Decode,
+        RejectionCode::UnknownEventType,
+        format!(
+            "CloudEvents type {:?} (specversion {:?}) is not {FRAME_EVENT_TYPE} (specversion {SPEC_VERSION})",
+            shown(event_type),
+            shown(version)
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::message::Position;
+
+    const EVENT: &str = r#"{"site_id":"s","instrument":{"vendor":"v","model":"m","serial":"1"},"slide_id":"S1",
+        "well":1,"embryo_id":"e","run":1,"focal_plane_index":0,"focal_offset_um":0,"focal_plane_count":1,
+        "captured_at":"2026-01-05T20:00:00Z","insemination_time":"2026-01-01T00:00:00Z",
+        "insemination_method":"IVF","time_zero_source":"emr","image":{"data":"AAAA","sha256":"x",
+        "media_type":"image/jpeg","bytes":3,"width":1,"height":1}}"#;
+
+    fn message<'a>(value: &'a str, headers: &[(&'a str, &'a str)]) -> MessageView<'a> {
+        MessageView {
+            topic: "frames",
+            position: Position { partition: 0, offset: 0 },
+            key: None,
+            value: Some(value.as_bytes()),
+            headers: headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect(),
+            timestamp_ms: None,
+        }
+    }
+
+    fn code(value: &str, headers: &[(&str, &str)]) -> Result<String, RejectionCode> {
+        read(&message(value, headers), 10_000)
+            .map(|event| event.embryo_id.into_owned())
+            .map_err(|rejection| rejection.code)
+    }
+
+    fn structured(event_type: &str) -> String {
+        format!(r#"{{"specversion":"1.0","type":"{event_type}","id":"1","source":"/s","data":{EVENT}}}"#)
+    }
+
+    #[test]
+    fn binary_structured_and_plain_events_are_read() {
+        let binary = [("ce_specversion", "1.0"), ("ce_type", FRAME_EVENT_TYPE)];
+        assert_eq!(code(EVENT, &binary), Ok("e".into()));
+        assert_eq!(code(EVENT, &[]), Ok("e".into()));
+        for content_type in ["application/cloudevents+json", "application/cloudevents+json; charset=utf-8"] {
+            let headers = [("content-type", content_type)];
+            assert_eq!(code(&structured(FRAME_EVENT_TYPE), &headers), Ok("e".into()));
+        }
+    }
+
+    #[test]
+    fn an_event_type_of_another_version_is_not_guessed_at() {
+        let v2 = "org.memebg.incubator.frame.v2";
+        let unknown = Err(RejectionCode::UnknownEventType);
+        assert_eq!(code(EVENT, &[("ce_specversion", "1.0"), ("ce_type", v2)]), unknown);
+        assert_eq!(code(EVENT, &[("ce_type", FRAME_EVENT_TYPE)]), unknown);
+        assert_eq!(code(&structured(v2), &[("content-type", "application/cloudevents+json")]), unknown);
+    }
+
+    #[test]
+    fn nothing_that_is_not_an_event_passes() {
+        assert_eq!(code("", &[]), Err(RejectionCode::EmptyValue));
+        assert_eq!(code("{", &[]), Err(RejectionCode::InvalidJson));
+        assert_eq!(code("{}", &[]), Err(RejectionCode::SchemaInvalid));
+        let padded = format!("{EVENT}{}", " ".repeat(10_000));
+        assert_eq!(code(&padded, &[]), Err(RejectionCode::ValueTooLarge));
+        let mut tombstone = message("", &[]);
+        tombstone.value = None;
+        assert_eq!(read(&tombstone, 10).unwrap_err().code, RejectionCode::EmptyValue);
+    }
+
+    #[test]
+    fn the_image_is_borrowed_from_the_message() {
+        let view = message(EVENT, &[]);
+        let event = read(&view, 10_000).unwrap();
+        assert!(matches!(event.image.data.unwrap().0, std::borrow::Cow::Borrowed("AAAA")));
+    }
+}

@@ -1,0 +1,81 @@
+//! What leaves the pipeline, and the trait of where it goes.
+
+use futures_util::future::BoxFuture;
+
+use super::message::RawMessage;
+use super::receipt::Outcome;
+use crate::domain::{GradeEvent, GradeStatus, Rejection, RejectionCode, Stage};
+
+/// What the pipeline has to say about one frame.
+#[derive(Debug)]
+pub enum Verdict {
+    /// A grade event, graded or abstained.
+    Grade(Box<GradeEvent>),
+    /// The frame could not be graded.
+    Reject(Rejection),
+}
+
+/// Why something could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The broker will never take this one.
+    #[error("the broker refuses an event of this size: {0}")]
+    TooLarge(String),
+    /// The broker could not be made to confirm within the delivery time-out. The service stops: the
+    /// frame is not settled and is read again.
+    #[error("the broker did not confirm: {0}")]
+    NotConfirmed(String),
+}
+
+/// Where grade events and dead letters go. Both resolve only when the broker has confirmed; the
+/// events of one embryo keep the order of the calls.
+pub trait GradeSink: Send + Sync + 'static {
+    /// Publishes a grade event. `traceparent` (W3C) of the frame event is passed on.
+    fn publish(
+        &self,
+        event: &GradeEvent,
+        traceparent: Option<&str>,
+    ) -> BoxFuture<'static, Result<(), SinkError>>;
+
+    /// Publishes a dead letter: the original message and why it was refused.
+    fn reject(&self, raw: &RawMessage, rejection: &Rejection) -> BoxFuture<'static, Result<(), SinkError>>;
+}
+
+/// Sends a verdict and returns how the route of its frame ended.
+///
+/// # Errors
+/// [`SinkError::NotConfirmed`]; a grade event that is too large becomes a dead letter instead.
+pub async fn publish(
+    sink: &dyn GradeSink,
+    raw: &RawMessage,
+    verdict: &Verdict,
+) -> Result<Outcome, SinkError> {
+    let rejection = match verdict {
+        Verdict::Grade(event) => {
+            let traceparent = raw.view().header("traceparent").or(raw.view().header("ce_traceparent"));
+            match sink.publish(event, traceparent).await {
+                Ok(()) => return Ok(outcome(event)),
+                Err(SinkError::TooLarge(message)) => {
+                    Rejection::new(Stage::Publish, RejectionCode::GradeTooLarge, message)
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Verdict::Reject(rejection) => rejection.clone(),
+    };
+    sink.reject(raw, &rejection).await?;
+    Ok(Outcome::DeadLettered(rejection.stage, rejection.code))
+}
+
+fn outcome(event: &GradeEvent) -> Outcome {
+    match (event.status, &event.heads, event.reasons.first()) {
+        (GradeStatus::Graded, Some(heads), _) => Outcome::Graded {
+            exp: heads.exp.grade,
+            icm: heads.icm.as_ref().map(|head| head.grade),
+            te: heads.te.as_ref().map(|head| head.grade),
+        },
+        (_, _, Some(reason)) => Outcome::Abstained(*reason),
+        // Not built by `GradeEvent::new`: an abstained event names its reason.
+        (_, _, None) => Outcome::Abstained(crate::domain::AbstainReason::LowConfidence),
+    }
+}

@@ -1,0 +1,313 @@
+//! Receipts: the only way to be done with a frame, and the ledger behind them, shared by threads.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::{Entry, Ledger, NextOffset};
+use super::message::Position;
+use crate::domain::{AbstainReason, Expansion, GradeClass, Head, Letter, RejectionCode, Stage, label_enum};
+use crate::telemetry::metrics::Metrics;
+
+label_enum! {
+    /// Why a frame was not wanted.
+    SkipReason {
+        /// Before the day-5 window.
+        TooEarly = "too_early",
+        /// After the day-5 window.
+        TooLate = "too_late",
+        /// Not the focal plane that the policy asks for.
+        OtherFocalPlane = "other_focal_plane",
+        /// Too soon after the last wanted frame of this embryo.
+        SpacedOut = "spaced_out",
+        /// Received before, with the same image.
+        Duplicate = "duplicate",
+    }
+}
+
+/// How the route of a frame ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A grade event was confirmed by the broker.
+    Graded {
+        /// Expansion.
+        exp: Expansion,
+        /// Inner cell mass, where it is defined.
+        icm: Option<Letter>,
+        /// Trophectoderm, where it is defined.
+        te: Option<Letter>,
+    },
+    /// An abstained grade event was confirmed by the broker; the first of its reasons.
+    Abstained(AbstainReason),
+    /// The frame was not wanted, or had been received before.
+    Skipped(SkipReason),
+    /// A dead letter was confirmed by the broker.
+    DeadLettered(Stage, RejectionCode),
+}
+
+impl Outcome {
+    /// Every frame is counted here and nowhere else, so that the conservation law holds.
+    fn count(self, metrics: &Metrics) {
+        match self {
+            Self::Graded { exp, icm, te } => {
+                let letters = [(Head::Icm, icm), (Head::Te, te)];
+                let letters = letters.into_iter().filter_map(|(head, letter)| Some((head, letter?.label())));
+                let grades = std::iter::once((Head::Exp, exp.label())).chain(letters);
+                let grades: Vec<_> = grades.map(|(head, grade)| (head.as_str(), grade)).collect();
+                metrics.grade_published(&grades);
+            }
+            Self::Abstained(reason) => metrics.abstained(reason.as_str()),
+            Self::Skipped(reason) => metrics.frame_skipped(reason.as_str()),
+            Self::DeadLettered(stage, code) => metrics.dead_lettered(stage.as_str(), code.as_str()),
+        }
+    }
+}
+
+/// How much may be under way before the source pauses.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowSettings {
+    /// Frames between being received and being settled.
+    pub max_in_flight_frames: usize,
+    /// Bytes of their messages.
+    pub max_in_flight_bytes: usize,
+    /// Offsets remembered behind an unsettled frame, sixteen bytes each.
+    pub max_held_offsets: usize,
+}
+
+struct State {
+    ledger: Ledger,
+    in_flight_frames: usize,
+    in_flight_bytes: usize,
+    /// Receipts that were dropped unsettled; they will never be settled.
+    abandoned: Vec<Entry>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    settings: FlowSettings,
+    metrics: Metrics,
+    /// Cancelled when a receipt is dropped unsettled: the watermark can no longer move.
+    broken: CancellationToken,
+}
+
+/// The ledger as threads share it: opened by the poll thread, settled from anywhere.
+#[derive(Clone)]
+pub struct SharedLedger {
+    shared: Arc<Shared>,
+}
+
+/// The duty to say what became of a frame.
+///
+/// Dropping it unsettled holds the watermark for good; the service then stops and the frame is read
+/// again after the restart. That is a defect or the end of the process, never a way of skipping.
+#[must_use = "a receipt must be settled"]
+pub struct Receipt {
+    ledger: SharedLedger,
+    entry: Entry,
+    bytes: usize,
+    settled: bool,
+}
+
+impl SharedLedger {
+    /// An empty ledger. `broken` is cancelled when a frame can no longer be finished.
+    #[must_use]
+    pub fn new(settings: FlowSettings, metrics: Metrics, broken: CancellationToken) -> Self {
+        let state = State {
+            ledger: Ledger::default(),
+            in_flight_frames: 0,
+            in_flight_bytes: 0,
+            abandoned: Vec::new(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+                settings,
+                metrics,
+                broken,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every update is complete before anything that could panic, so a poisoned state is sound.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a message of `bytes` was received.
+    pub fn open(&self, position: Position, bytes: usize) -> Receipt {
+        let mut state = self.lock();
+        let entry = state.ledger.open(position);
+        state.in_flight_frames += 1;
+        state.in_flight_bytes += bytes;
+        self.shared.metrics.set_frames_in_flight(i64::try_from(state.in_flight_frames).unwrap_or(i64::MAX));
+        drop(state);
+        Receipt { ledger: self.clone(), entry, bytes, settled: false }
+    }
+
+    /// Whether the source must stop delivering.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.fills(1)
+    }
+
+    /// Waits until no more than half of what is allowed is under way, or until `timeout`. Returns
+    /// whether there is room.
+    #[must_use]
+    pub fn wait_for_room(&self, timeout: Duration) -> bool {
+        self.wait_until(Instant::now() + timeout, |state| !self.fills_state(state, 2))
+    }
+
+    /// Frames between being received and being settled, of all epochs.
+    #[must_use]
+    pub fn in_flight_frames(&self) -> usize {
+        self.lock().in_flight_frames
+    }
+
+    /// Watermarks that moved since the last call.
+    #[must_use]
+    pub fn take_commits(&self) -> Vec<NextOffset> {
+        self.lock().ledger.take_commits()
+    }
+
+    /// The last commit did not succeed: hand its watermarks out again.
+    pub fn commit_failed(&self) {
+        self.lock().ledger.commit_failed();
+    }
+
+    /// Blocks until the frames of `partitions` are settled, or until `timeout`, and returns the
+    /// watermarks that may be committed. Their epochs end: what settles later counts for nothing.
+    #[must_use]
+    pub fn drain(&self, partitions: &[i32], timeout: Duration) -> Drained {
+        let pending = |state: &State| -> usize {
+            let unsettled: usize = partitions.iter().map(|id| state.ledger.unsettled(*id)).sum();
+            let lost = state.abandoned.iter().filter(|entry| partitions.contains(&entry.position.partition));
+            unsettled.saturating_sub(lost.count())
+        };
+        self.wait_until(Instant::now() + timeout, |state| pending(state) == 0);
+        let mut state = self.lock();
+        let unfinished_frames = partitions.iter().map(|id| state.ledger.unsettled(*id)).sum();
+        let commits = partitions
+            .iter()
+            .filter_map(|id| state.ledger.watermark(*id).map(|watermark| (*id, watermark)))
+            .collect();
+        for id in partitions {
+            state.ledger.revoke(*id);
+        }
+        Drained { commits, unfinished_frames }
+    }
+
+    fn wait_until(&self, deadline: Instant, condition: impl Fn(&State) -> bool) -> bool {
+        let mut state = self.lock();
+        loop {
+            if condition(&state) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn fills(&self, divisor: usize) -> bool {
+        self.fills_state(&self.lock(), divisor)
+    }
+
+    fn fills_state(&self, state: &State, divisor: usize) -> bool {
+        let settings = &self.shared.settings;
+        state.in_flight_frames >= settings.max_in_flight_frames.div_ceil(divisor)
+            || state.in_flight_bytes >= settings.max_in_flight_bytes.div_ceil(divisor)
+            || state.ledger.held() >= settings.max_held_offsets.div_ceil(divisor)
+    }
+
+    fn close(&self, entry: Entry, bytes: usize, settled: bool) {
+        let mut state = self.lock();
+        state.in_flight_frames -= 1;
+        state.in_flight_bytes -= bytes;
+        if settled {
+            state.ledger.settle(entry);
+        } else {
+            state.abandoned.push(entry);
+        }
+        self.shared.metrics.set_frames_in_flight(i64::try_from(state.in_flight_frames).unwrap_or(i64::MAX));
+        drop(state);
+        self.shared.changed.notify_all();
+        if !settled {
+            tracing::error!(
+                partition = entry.position.partition,
+                offset = entry.position.offset,
+                "frame was dropped unfinished; it is read again after the restart"
+            );
+            self.shared.broken.cancel();
+        }
+    }
+}
+
+/// What [`SharedLedger::drain`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drained {
+    /// Next offsets to commit.
+    pub commits: Vec<NextOffset>,
+    /// Frames that were not settled in time; they will be read again.
+    pub unfinished_frames: usize,
+}
+
+impl Receipt {
+    /// The frame is done with.
+    pub fn settle(mut self, outcome: Outcome) {
+        self.settled = true;
+        outcome.count(&self.ledger.shared.metrics);
+        self.ledger.close(self.entry, self.bytes, true);
+    }
+
+    /// Partition of the message.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.entry.position.partition
+    }
+
+    /// Assignment of the partition it was received under.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.entry.epoch
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.ledger.close(self.entry, self.bytes, false);
+        }
+    }
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Receipt").field("entry", &self.entry).finish_non_exhaustive()
+    }
+}
+
+/// The only thing that moves through the pipeline: a body and the duty that comes with it.
+#[derive(Debug)]
+pub struct Envelope<T> {
+    /// What is carried.
+    pub body: T,
+    /// The duty to say what became of it.
+    pub receipt: Receipt,
+    /// When its message was received.
+    pub received_at: Instant,
+}
+
+impl<T> Envelope<T> {
+    /// Changes the body and keeps the duty.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Envelope<U> {
+        Envelope { body: change(self.body), receipt: self.receipt, received_at: self.received_at }
+    }
+}

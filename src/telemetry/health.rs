@@ -1,0 +1,182 @@
+//! Whether the service lives and is ready, derived from what it last did.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The facts behind the probes. Cheap to clone: all clones share the same facts.
+#[derive(Debug, Clone)]
+pub struct Health {
+    poll_timeout: Duration,
+    facts: Arc<Mutex<Facts>>,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    last_poll: Option<Instant>,
+    warm: bool,
+    inference_failed: bool,
+    draining: bool,
+    fatal: Option<String>,
+}
+
+impl Health {
+    /// A service that has done nothing yet. After its first poll it has to poll at least once per
+    /// `poll_timeout`.
+    #[must_use]
+    pub fn new(poll_timeout: Duration) -> Self {
+        Self { poll_timeout, facts: Arc::default() }
+    }
+
+    /// The consumer has polled the broker.
+    pub fn polled(&self) {
+        self.facts().last_poll = Some(Instant::now());
+    }
+
+    /// Every grader has run every batch size once. It stays so.
+    pub fn warmed_up(&self) {
+        self.facts().warm = true;
+    }
+
+    /// The last inference worked.
+    pub fn inference_succeeded(&self) {
+        self.facts().inference_failed = false;
+    }
+
+    /// The last inference failed.
+    pub fn inference_failed(&self) {
+        self.facts().inference_failed = true;
+    }
+
+    /// Partitions were assigned: there is nothing to drain any more.
+    pub fn assigned(&self) {
+        self.facts().draining = false;
+    }
+
+    /// Partitions are being given back, or the service is stopping.
+    pub fn draining(&self) {
+        self.facts().draining = true;
+    }
+
+    /// The service cannot go on. The first cause is kept; no later fact undoes it.
+    pub fn fatal(&self, cause: impl Into<String>) {
+        self.facts().fatal.get_or_insert_with(|| cause.into());
+    }
+
+    /// Whether a restart would not help. Starting up counts as alive: how long that may take is for
+    /// a startup probe on readiness to say, since loading a model takes as long as it takes.
+    ///
+    /// # Errors
+    /// Why it is not alive, in one line.
+    pub fn live(&self) -> Result<(), String> {
+        self.live_at(Instant::now())
+    }
+
+    /// Whether frames are being graded: alive, warmed up, polling, not draining, and the last
+    /// inference did not fail.
+    ///
+    /// # Errors
+    /// Why it is not ready, in one line.
+    pub fn ready(&self) -> Result<(), String> {
+        self.ready_at(Instant::now())
+    }
+
+    fn live_at(&self, now: Instant) -> Result<(), String> {
+        let facts = self.facts();
+        if let Some(cause) = &facts.fatal {
+            return Err(one_line(cause));
+        }
+        let silent = facts.last_poll.map_or(Duration::ZERO, |poll| now.saturating_duration_since(poll));
+        if silent > self.poll_timeout {
+            return Err(format!(
+                "the consumer last polled {:.1} s ago, more than {:.1} s",
+                silent.as_secs_f64(),
+                self.poll_timeout.as_secs_f64()
+            ));
+        }
+        Ok(())
+    }
+
+    fn ready_at(&self, now: Instant) -> Result<(), String> {
+        self.live_at(now)?;
+        let facts = self.facts();
+        let reason = if !facts.warm {
+            "the graders are not warmed up"
+        } else if facts.last_poll.is_none() {
+            "the consumer has not polled"
+        } else if facts.draining {
+            "draining"
+        } else if facts.inference_failed {
+            "the last inference failed"
+        } else {
+            return Ok(());
+        };
+        Err(reason.to_owned())
+    }
+
+    /// A thread that panicked while it wrote one fact leaves the others as true as before.
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The probes answer with one line, whatever an error text brings along.
+fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn running() -> Health {
+        let health = Health::new(TIMEOUT);
+        health.warmed_up();
+        health.polled();
+        health
+    }
+
+    #[test]
+    fn a_starting_service_is_alive_and_not_ready_until_warm_and_polled() {
+        let health = Health::new(TIMEOUT);
+        assert_eq!(health.live(), Ok(()));
+        assert_eq!(health.ready(), Err("the graders are not warmed up".to_owned()));
+        health.warmed_up();
+        assert_eq!(health.ready(), Err("the consumer has not polled".to_owned()));
+        health.polled();
+        assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn a_consumer_that_stops_polling_is_neither_alive_nor_ready() {
+        let health = running();
+        let later = Instant::now() + TIMEOUT + Duration::from_secs(1);
+        assert!(health.live_at(later).unwrap_err().contains("last polled 31.0 s ago"));
+        assert!(health.ready_at(later).is_err());
+        assert_eq!(health.live_at(Instant::now() + TIMEOUT - Duration::from_secs(1)), Ok(()));
+    }
+
+    #[test]
+    fn readiness_follows_the_last_inference_and_the_assignment() {
+        let health = running();
+        health.inference_failed();
+        assert_eq!(health.ready(), Err("the last inference failed".to_owned()));
+        assert_eq!(health.live(), Ok(()));
+        health.inference_succeeded();
+        health.draining();
+        assert_eq!(health.ready(), Err("draining".to_owned()));
+        health.assigned();
+        assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn the_first_fatal_cause_is_kept_and_answered_in_one_line() {
+        let health = running();
+        health.fatal("a receipt was lost\nsecond line");
+        health.fatal("and then the rest");
+        health.polled();
+        assert_eq!(health.live(), Err("a receipt was lost".to_owned()));
+        assert_eq!(health.ready(), Err("a receipt was lost".to_owned()));
+    }
+}

@@ -1,0 +1,362 @@
+//! Every metric of the service, on a registry of its own.
+//!
+//! No label carries an embryo, frame, partition or offset; every label set is bounded. The counters
+//! of what became of each frame obey one law, which [`Metrics::totals`] lets a test check:
+//! received = graded + abstained + skipped + duplicate + dead-lettered + in flight.
+
+mod declare;
+mod labels;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::proto::Metric;
+use prometheus::{
+    Counter, Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
+};
+use serde::Serialize;
+
+use declare::{Declare, doubling};
+use labels::{ABSTAIN_REASONS, DEAD_LETTERS, DUPLICATE, GRADES, MODELS, OTHER_SITE, SKIP_REASONS, STAGES};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The metrics. Cheap to clone: all clones count into the same registry.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+/// What became of the frames so far, in frames. Each figure is exact; taken together they balance
+/// only while nothing moves, because they are read one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Received from the broker.
+    pub received: u64,
+    /// Graded, and the broker has confirmed the grade event.
+    pub graded: u64,
+    /// Looked at and not graded, and the broker has confirmed the event that says so.
+    pub abstained: u64,
+    /// Not wanted, by reason; without the duplicates.
+    pub skipped: BTreeMap<String, u64>,
+    /// Settled before.
+    pub duplicate: u64,
+    /// Refused, and the broker has confirmed the dead letter.
+    pub dead_lettered: u64,
+    /// Received and not settled.
+    pub in_flight: i64,
+}
+
+struct Families {
+    registry: Registry,
+    received_by_site: HashMap<String, IntCounter>,
+    received_elsewhere: IntCounter,
+    received: IntCounterVec,
+    skipped: IntCounterVec,
+    dead_lettered: IntCounterVec,
+    abstained: IntCounterVec,
+    published: IntCounter,
+    grades: IntCounterVec,
+    in_flight: IntGauge,
+    stage: HistogramVec,
+    batch_size: Histogram,
+    batch_wait: Histogram,
+    inference: HistogramVec,
+    age_at_publish: Histogram,
+    consumer_lag: IntGauge,
+    rebalances: IntCounter,
+    commit_failures: IntCounter,
+    backpressure: Counter,
+    device: IntGaugeVec,
+    model: IntGaugeVec,
+}
+
+impl Metrics {
+    /// All metrics at zero; a frame of any site but `sites` counts as `other`.
+    ///
+    /// # Errors
+    /// When a metric is declared wrongly; no input leads to it.
+    pub fn new(sites: &[String]) -> Result<Self, Error> {
+        let declare = Declare::new();
+        let received =
+            declare.counters("frames_received_total", "Frames received from the broker.", ["site"], &[])?;
+        let by_site = |site: &String| (site.clone(), received.with_label_values(&[site]));
+        declare.info("build_info", "Version of memebg.", ["version"])?.with_label_values(&[VERSION]).set(1);
+        Ok(Self(Arc::new(Families {
+            received_by_site: sites.iter().map(by_site).collect(),
+            received_elsewhere: received.with_label_values(&[OTHER_SITE]),
+            received,
+            skipped: declare.counters(
+                "frames_skipped_total",
+                "Frames that were not wanted, by reason; their images were never touched.",
+                ["reason"],
+                SKIP_REASONS,
+            )?,
+            dead_lettered: declare.counters(
+                "frames_dead_lettered_total",
+                "Frames that were refused, by stage and error code.",
+                ["stage", "code"],
+                DEAD_LETTERS,
+            )?,
+            abstained: declare.counters(
+                "frames_abstained_total",
+                "Frames that were looked at and got no grade, by the first reason of the event.",
+                ["reason"],
+                ABSTAIN_REASONS,
+            )?,
+            published: declare
+                .counter("grades_published_total", "Grades whose event the broker has confirmed.")?,
+            grades: declare.counters(
+                "grade_total",
+                "Published grades by head and class; their shares show drift.",
+                ["head", "grade"],
+                GRADES,
+            )?,
+            in_flight: declare.gauge("frames_in_flight", "Frames received and not settled.")?,
+            stage: declare.histograms(
+                "stage_duration_seconds",
+                "Time one frame (in grade: one batch) spends in a stage of the pipeline.",
+                ["stage"],
+                doubling(0.000_1, 18)?,
+                STAGES,
+            )?,
+            batch_size: declare.histogram(
+                "batch_size_frames",
+                "Frames in a closed batch, padding not counted.",
+                doubling(1.0, 9)?,
+            )?,
+            batch_wait: declare.histogram(
+                "batch_wait_seconds",
+                "Time from the first frame of a batch until the batch closed.",
+                doubling(0.001, 15)?,
+            )?,
+            inference: declare.histograms(
+                "inference_duration_seconds",
+                "Time of one model on one batch.",
+                ["model"],
+                doubling(0.001, 15)?,
+                MODELS,
+            )?,
+            age_at_publish: declare.histogram(
+                "frame_age_at_publish_seconds",
+                "Time from the photograph until the broker confirmed its event.",
+                doubling(0.25, 20)?,
+            )?,
+            consumer_lag: declare
+                .gauge("consumer_lag_frames", "Frames in the assigned partitions that are not committed.")?,
+            rebalances: declare.counter("rebalances_total", "Changes of the assigned partitions.")?,
+            commit_failures: declare.counter("commit_failures_total", "Offset commits that failed.")?,
+            backpressure: declare.seconds(
+                "backpressure_seconds_total",
+                "Time during which partitions were paused because the pipeline was full.",
+            )?,
+            device: declare.info(
+                "device_info",
+                "Execution provider and device the models really run on.",
+                ["provider", "device"],
+            )?,
+            model: declare.info("model_info", "Model bundle in use.", ["name", "version", "digest"])?,
+            registry: declare.finish()?,
+        })))
+    }
+
+    /// A frame of `site` was received.
+    pub fn frame_received(&self, site: &str) {
+        self.0.received_by_site.get(site).unwrap_or(&self.0.received_elsewhere).inc();
+    }
+
+    /// A frame was settled because it is not wanted, or is a `duplicate`.
+    pub fn frame_skipped(&self, reason: &'static str) {
+        self.0.skipped.with_label_values(&[reason]).inc();
+    }
+
+    /// A frame was settled by a dead letter.
+    pub fn dead_lettered(&self, stage: &'static str, code: &'static str) {
+        self.0.dead_lettered.with_label_values(&[stage, code]).inc();
+    }
+
+    /// A frame was settled without a grade. Once per frame, with the first reason of its event:
+    /// otherwise the conservation law would not hold.
+    pub fn abstained(&self, reason: &'static str) {
+        self.0.abstained.with_label_values(&[reason]).inc();
+    }
+
+    /// A frame was settled by a grade; `head_grades` are pairs such as `("exp", "4")`.
+    pub fn grade_published(&self, head_grades: &[(&'static str, &'static str)]) {
+        self.0.published.inc();
+        for (head, grade) in head_grades {
+            self.0.grades.with_label_values(&[*head, *grade]).inc();
+        }
+    }
+
+    /// Frames received and not settled.
+    pub fn set_frames_in_flight(&self, frames: i64) {
+        self.0.in_flight.set(frames);
+    }
+
+    /// One pass through a stage of the pipeline.
+    pub fn stage_seconds(&self, stage: &'static str, took: Duration) {
+        self.0.stage.with_label_values(&[stage]).observe(took.as_secs_f64());
+    }
+
+    /// A batch closed with `frames` frames after its first one had waited `wait`.
+    pub fn batch_closed(&self, frames: usize, wait: Duration) {
+        #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 frames")]
+        self.0.batch_size.observe(frames as f64);
+        self.0.batch_wait.observe(wait.as_secs_f64());
+    }
+
+    /// One run of `embedding` or `multitask` on a batch.
+    pub fn inference_seconds(&self, model: &'static str, took: Duration) {
+        self.0.inference.with_label_values(&[model]).observe(took.as_secs_f64());
+    }
+
+    /// Age of a frame, from its photograph, when its event was confirmed.
+    pub fn frame_age_at_publish(&self, age: Duration) {
+        self.0.age_at_publish.observe(age.as_secs_f64());
+    }
+
+    /// Frames in the assigned partitions that are not committed.
+    pub fn set_consumer_lag(&self, frames: i64) {
+        self.0.consumer_lag.set(frames);
+    }
+
+    /// The assigned partitions changed.
+    pub fn rebalance(&self) {
+        self.0.rebalances.inc();
+    }
+
+    /// An offset commit failed.
+    pub fn commit_failed(&self) {
+        self.0.commit_failures.inc();
+    }
+
+    /// Partitions were paused for this long because the pipeline was full.
+    pub fn backpressure(&self, paused: Duration) {
+        self.0.backpressure.inc_by(paused.as_secs_f64());
+    }
+
+    /// A grader runs on this device: one series for each that is in use.
+    pub fn set_device(&self, provider: &str, device: &str) {
+        self.0.device.with_label_values(&[provider, device]).set(1);
+    }
+
+    /// The bundle in use replaces the one named before.
+    pub fn set_model(&self, name: &str, version: &str, digest: &str) {
+        self.0.model.reset();
+        self.0.model.with_label_values(&[name, version, digest]).set(1);
+    }
+
+    /// What became of the frames so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut skipped = by_label(&self.0.skipped);
+        let duplicate = skipped.remove(DUPLICATE).unwrap_or(0);
+        Totals {
+            received: sum(&self.0.received),
+            graded: self.0.published.get(),
+            abstained: sum(&self.0.abstained),
+            skipped,
+            duplicate,
+            dead_lettered: sum(&self.0.dead_lettered),
+            in_flight: self.0.in_flight.get(),
+        }
+    }
+
+    /// Every metric in the Prometheus text format 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric cannot be written in that format.
+    pub fn encode(&self) -> Result<String, Error> {
+        TextEncoder::new().encode_to_string(&self.0.registry.gather())
+    }
+}
+
+/// Value of every series of a family with one label.
+fn by_label(family: &IntCounterVec) -> BTreeMap<String, u64> {
+    let families = family.collect();
+    let series = families.iter().flat_map(|family| family.get_metric());
+    series
+        .flat_map(|one| one.get_label().iter().map(|label| (label.value().to_owned(), count(one))))
+        .collect()
+}
+
+/// Sum over every series of a family.
+fn sum(family: &IntCounterVec) -> u64 {
+    family.collect().iter().flat_map(|family| family.get_metric()).map(count).sum()
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "read from an integer counter")]
+fn count(series: &Metric) -> u64 {
+    series.get_counter().get_value() as u64
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Metrics").field(&self.totals()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(&["north".to_owned(), "south".to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_site_is_counted_as_other_so_that_labels_stay_bounded() {
+        let metrics = metrics();
+        metrics.frame_received("north");
+        for site in ["south-east", "x", ""] {
+            metrics.frame_received(site);
+        }
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("memebg_frames_received_total{site=\"north\"} 1\n"), "{text}");
+        assert!(text.contains("memebg_frames_received_total{site=\"south\"} 0\n"), "{text}");
+        assert!(text.contains("memebg_frames_received_total{site=\"other\"} 3\n"), "{text}");
+        assert_eq!(text.matches("memebg_frames_received_total{").count(), 3);
+    }
+
+    #[test]
+    fn totals_balance_when_every_frame_is_counted_once() {
+        let metrics = metrics();
+        for _ in 0..7 {
+            metrics.frame_received("north");
+        }
+        metrics.grade_published(&[("exp", "4"), ("icm", "A"), ("te", "B")]);
+        metrics.abstained("blurred");
+        metrics.frame_skipped("too_early");
+        metrics.frame_skipped("too_early");
+        metrics.frame_skipped("duplicate");
+        metrics.dead_lettered("VALIDATE", "clock_missing");
+        metrics.set_frames_in_flight(0);
+        let totals = metrics.totals();
+        let skipped: u64 = totals.skipped.values().sum();
+        assert_eq!(totals.received, 7);
+        assert_eq!((totals.graded, totals.abstained, skipped), (1, 1, 2));
+        assert_eq!((totals.duplicate, totals.dead_lettered, totals.in_flight), (1, 1, 0));
+        assert_eq!(totals.skipped.get("too_early"), Some(&2));
+        assert!(!totals.skipped.contains_key("duplicate"), "shown apart");
+    }
+
+    #[test]
+    fn two_instances_share_nothing() {
+        let (one, other) = (metrics(), metrics());
+        one.frame_received("north");
+        assert_eq!((one.totals().received, other.totals().received), (1, 0));
+        assert_eq!(one.clone().totals(), one.totals());
+    }
+
+    #[test]
+    fn a_new_model_replaces_the_one_named_before() {
+        let metrics = metrics();
+        metrics.set_model("demo", "1", "aa");
+        metrics.set_model("demo", "2", "bb");
+        let text = metrics.encode().unwrap();
+        assert_eq!(text.matches("memebg_model_info{").count(), 1);
+        assert!(text.contains(r#"version="2""#), "{text}");
+    }
+}

@@ -1,0 +1,233 @@
+//! One entry of the allow-list: what it covers, and how to read from it.
+
+use std::error::Error as StdError;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::{ClientOptions, HttpClient, HttpConnector, HttpError};
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, RetryConfig};
+use url::{Position, Url};
+
+use super::{Failure, not_allowed, unreachable};
+use crate::domain::{Rejection, RejectionCode, Stage};
+
+/// Longest piece of a foreign error text that is passed on, characters.
+const MAX_CAUSE_CHARS: usize = 120;
+
+/// A URI after normalisation. What is compared with the allow-list is what is read, so there is no
+/// second interpretation to slip through.
+#[derive(Debug)]
+pub(super) struct Address {
+    url: Url,
+    /// The whole path, decoded.
+    path: Path,
+    /// The path within the store: without the bucket where the URL names it in the path.
+    location: Path,
+    scheme: ObjectStoreScheme,
+}
+
+#[derive(Debug)]
+pub(super) struct Place {
+    prefix: Address,
+    store: Arc<dyn ObjectStore>,
+    /// The real directory behind a `file:` prefix.
+    directory: Option<PathBuf>,
+}
+
+/// An image that is about to be read.
+pub(super) struct Opened {
+    pub(super) size_bytes: u64,
+    chunks: BoxStream<'static, object_store::Result<Bytes>>,
+}
+
+impl Address {
+    /// The reason of a refusal is a predicate: "has a query".
+    pub(super) fn parse(uri: &str) -> Result<Self, String> {
+        // Resolves `.` and `..`, percent-encoded or not.
+        let url = Url::parse(uri).map_err(|error| format!("is not a URL: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("has user info".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("has a query or a fragment".to_owned());
+        }
+        let known = "is not a file:, s3:, gs:, az: or https: URL with a clean path";
+        let (scheme, location) = ObjectStoreScheme::parse(&url).map_err(|_| known.to_owned())?;
+        if scheme == ObjectStoreScheme::Memory {
+            return Err(known.to_owned());
+        }
+        // Refuses what decoding brings to light: `..`, empty segments, control characters.
+        let path = Path::from_url_path(url.path()).map_err(|_| known.to_owned())?;
+        // A second decoding, or another system's separator, must find nothing either.
+        if path.as_ref().contains(['%', '\\']) {
+            return Err("has a percent sign or a backslash in its decoded path".to_owned());
+        }
+        Ok(Self { url, path, location, scheme })
+    }
+}
+
+impl Place {
+    pub(super) fn open(prefix: &str) -> Result<Self, String> {
+        let prefix = Address::parse(prefix)?;
+        let text = prefix.url.as_str();
+        // The attempts are counted in one place, the fetcher.
+        let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+        let unusable = |error: object_store::Error| format!("cannot be opened: {}", cause(&error));
+        let mut directory = None;
+        let store: Arc<dyn ObjectStore> = match prefix.scheme {
+            ObjectStoreScheme::AmazonS3 => Arc::new(
+                AmazonS3Builder::from_env().with_url(text).with_retry(retry).build().map_err(unusable)?,
+            ),
+            ObjectStoreScheme::GoogleCloudStorage => Arc::new(
+                GoogleCloudStorageBuilder::from_env()
+                    .with_url(text)
+                    .with_retry(retry)
+                    .build()
+                    .map_err(unusable)?,
+            ),
+            ObjectStoreScheme::MicrosoftAzure => Arc::new(
+                MicrosoftAzureBuilder::from_env()
+                    .with_url(text)
+                    .with_retry(retry)
+                    .build()
+                    .map_err(unusable)?,
+            ),
+            ObjectStoreScheme::Http => {
+                let connector = NoRedirects { https_only: prefix.url.scheme() == "https" };
+                let host = &prefix.url[..Position::BeforePath];
+                let builder = HttpBuilder::new().with_url(host).with_retry(retry);
+                Arc::new(builder.with_http_connector(connector).build().map_err(unusable)?)
+            }
+            ObjectStoreScheme::Local => {
+                let path =
+                    prefix.url.to_file_path().map_err(|()| "is not a path on this system".to_owned())?;
+                let real = path.canonicalize().map_err(|error| format!("cannot be opened: {error}"))?;
+                directory = Some(real);
+                Arc::new(LocalFileSystem::new())
+            }
+            _ => return Err("is of an unknown scheme".to_owned()),
+        };
+        Ok(Self { prefix, store, directory })
+    }
+
+    /// Same scheme, host and port, and a path below by whole segments.
+    pub(super) fn covers(&self, address: &Address) -> bool {
+        let (own, other) = (&self.prefix.url, &address.url);
+        own.scheme() == other.scheme()
+            && own.host_str() == other.host_str()
+            && own.port_or_known_default() == other.port_or_known_default()
+            && address.path.prefix_matches(&self.prefix.path)
+    }
+
+    pub(super) async fn read(&self, address: &Address) -> Result<Opened, Failure> {
+        let location = match &self.directory {
+            Some(directory) => real_file(directory.clone(), address.url.clone()).await?,
+            None => address.location.clone(),
+        };
+        let result = self.store.get(&location).await.map_err(|error| failure(&error))?;
+        Ok(Opened { size_bytes: result.meta.size, chunks: result.into_stream() })
+    }
+}
+
+impl Opened {
+    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.chunks.next().await.transpose().map_err(|error| failure(&error))
+    }
+}
+
+/// The file behind every symbolic link, if it is a regular file below `directory`. A directory that is
+/// itself a link was resolved when the place was opened.
+async fn real_file(directory: PathBuf, url: Url) -> Result<Path, Failure> {
+    let resolve = move || {
+        let path = url.to_file_path().map_err(|()| outside())?;
+        let real = path.canonicalize().map_err(|error| file_failure(&error))?;
+        if !real.starts_with(&directory) {
+            return Err(outside());
+        }
+        // A pipe or a device would never end.
+        if !real.metadata().map_err(|error| file_failure(&error))?.is_file() {
+            return Err(Failure::Permanent(not_allowed("is not a regular file")));
+        }
+        Path::from_absolute_path(&real).map_err(|_| outside())
+    };
+    let joined = tokio::task::spawn_blocking(resolve).await;
+    joined.unwrap_or_else(|error| Err(Failure::Temporary(unreachable(&error.to_string()))))
+}
+
+fn outside() -> Failure {
+    Failure::Permanent(not_allowed("leads outside allowed_uri_prefixes"))
+}
+
+fn not_found() -> Failure {
+    let message = "there is no such image";
+    Failure::Temporary(Rejection::new(Stage::Fetch, RejectionCode::ImageNotFound, message))
+}
+
+fn file_failure(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => not_found(),
+        std::io::ErrorKind::PermissionDenied => Failure::Permanent(unreachable("access is refused")),
+        kind => Failure::Temporary(unreachable(&kind.to_string())),
+    }
+}
+
+fn failure(error: &object_store::Error) -> Failure {
+    use object_store::Error;
+    match error {
+        Error::NotFound { .. } => not_found(),
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            Failure::Permanent(unreachable("access is refused; check the credentials"))
+        }
+        other if chain(other).any(|cause| cause.is::<Redirected>()) => {
+            Failure::Permanent(not_allowed("is redirected elsewhere by its server, which is not followed"))
+        }
+        other => Failure::Temporary(unreachable(&cause(other))),
+    }
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// What can be said about an error of a store without repeating the URL, or the body of an error page.
+fn cause(error: &object_store::Error) -> String {
+    let root = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    let is_transport = chain(error).any(|cause| cause.is::<HttpError>() || cause.is::<std::io::Error>());
+    let text = match root.split_once("status code: ") {
+        Some((_, status)) => format!("the store answered {}", status.split(':').next().unwrap_or_default()),
+        None if is_transport => root,
+        None => "the store failed".to_owned(),
+    };
+    text.chars().take(MAX_CAUSE_CHARS).collect()
+}
+
+/// Connects to web servers without following their redirects: a redirect would lead wherever the server
+/// likes, inside the network of the laboratory too. The APIs of the cloud stores redirect between their
+/// own regions and keep the usual client.
+#[derive(Debug)]
+struct NoRedirects {
+    https_only: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("redirect refused")]
+struct Redirected;
+
+impl HttpConnector for NoRedirects {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::custom(|attempt| attempt.error(Redirected)))
+            .https_only(self.https_only)
+            .build()
+            .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
+        Ok(HttpClient::new(client))
+    }
+}

@@ -1,0 +1,206 @@
+//! Draws an embryo as a time-lapse microscope would photograph it.
+
+use std::f32::consts::{PI, TAU};
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, GrayImage, ImageError};
+
+use super::canvas::{Body, Canvas, FIELD_UM, Ring};
+use super::embryo::{Development, Embryo};
+use super::random::{Random, mix};
+
+/// Quality of the JPEG, as incubators store it: visible structure survives, 320 x 320 px take about 15 kB.
+pub const JPEG_QUALITY: u8 = 80;
+
+/// Radius of the oocyte.
+const OOCYTE_UM: f32 = 57.0;
+/// Inner radius of the zona before expansion, and its thickness.
+const ZONA_INNER_UM: f32 = 62.0;
+pub(super) const ZONA_UM: f32 = 14.0;
+
+/// Draws pictures of one size. Keeps its canvas and textures between pictures.
+#[derive(Debug)]
+pub struct Renderer {
+    side_px: u32,
+    pub(super) canvas: Canvas,
+}
+
+impl Renderer {
+    /// Pictures of `side_px` x `side_px` pixels.
+    #[must_use]
+    pub fn new(side_px: u32) -> Self {
+        Self { side_px, canvas: Canvas::new(side_px as usize) }
+    }
+
+    /// Scale of the pictures, micrometres per pixel.
+    #[must_use]
+    pub fn um_per_px(&self) -> f64 {
+        f64::from(FIELD_UM) / f64::from(self.side_px)
+    }
+
+    /// The embryo at `hpi`, focused `focal_offset_um` above the central plane. The same arguments
+    /// give the same pixels.
+    pub fn render(&mut self, embryo: &Embryo, hpi: f64, focal_offset_um: f64) -> GrayImage {
+        let (hours, focal) = (hpi as f32, focal_offset_um as f32);
+        self.canvas.clear(focal);
+        let mut random = Random::new(mix(&[embryo.seed, 2]));
+        let gain = random.about(1.0, 0.05);
+        // It lies where it fell, and drifts a little.
+        let drift = hours * 0.05 + random.within(0.0, TAU);
+        let x = random.within(-9.0, 9.0) + 2.0 * drift.cos();
+        let y = random.within(-9.0, 9.0) + 2.0 * drift.sin();
+        let decay = (embryo.arrested_hours(hours) / 30.0).min(1.0);
+        match embryo.development_at(hours) {
+            Development::Zygote { pronuclei } => self.zygote(embryo, (x, y), pronuclei, decay),
+            Development::Cleavage { cells } => self.cleavage(embryo, (x, y), cells, decay),
+            Development::Morula { compaction } => self.morula(embryo, (x, y), compaction, decay),
+            Development::Blastocyst { expansion } => self.blastocyst(embryo, (x, y), expansion),
+        }
+        let noise_seed = mix(&[embryo.seed, hpi.to_bits(), focal_offset_um.to_bits()]);
+        let grey = self.canvas.expose(gain, 1.6, noise_seed);
+        GrayImage::from_raw(self.side_px, self.side_px, grey).unwrap_or_default()
+    }
+
+    pub(super) fn zona(&mut self, embryo: &Embryo, (x, y): (f32, f32), inner: f32, thickness: f32) {
+        let ring = Ring {
+            x,
+            y,
+            inner,
+            outer: inner + thickness,
+            edge: 0.13,
+            breach: None,
+            pattern: mix(&[embryo.seed, 3]),
+        };
+        self.canvas.draw_ring(&ring);
+    }
+
+    fn cell(&mut self, body: Body, contrast: f32) {
+        self.canvas.draw(&Body {
+            edge: 0.26 * contrast,
+            tone: -0.015 * contrast,
+            grain: 0.022,
+            relief: 0.07 * contrast,
+            ..body
+        });
+    }
+
+    fn fragments(&mut self, embryo: &Embryo, (x, y): (f32, f32), share: f32) {
+        let mut random = Random::new(mix(&[embryo.seed, 4]));
+        let count = (share * 60.0) as usize;
+        for _ in 0..count {
+            let (angle, r) = (random.within(0.0, TAU), random.within(10.0, 56.0));
+            let size = random.within(2.5, 7.0);
+            let body =
+                Body::round(x + r * angle.cos(), y + r * angle.sin(), random.within(-30.0, 30.0), size);
+            self.canvas.draw(&Body { edge: 0.2, tone: -0.02, relief: 0.06, ..body });
+        }
+    }
+
+    fn zygote(&mut self, embryo: &Embryo, (x, y): (f32, f32), pronuclei: bool, decay: f32) {
+        self.zona(embryo, (x, y), ZONA_INNER_UM, ZONA_UM);
+        let mut random = Random::new(mix(&[embryo.seed, 5]));
+        let (px, py) = (random.within(-1.5, 1.5), random.within(-1.5, 1.5));
+        let body = Body { pattern: random.next_u64(), ..Body::round(x + px, y + py, 0.0, OOCYTE_UM) };
+        self.cell(body, 1.0);
+        let angle = random.within(0.0, TAU);
+        for step in [0.0, 0.35] {
+            let (sin, cos) = (angle + step).sin_cos();
+            let polar = Body::round(x + 59.0 * cos, y + 59.0 * sin, random.within(-8.0, 8.0), 5.5);
+            self.cell(polar, 0.8);
+        }
+        if pronuclei {
+            let angle = random.within(0.0, TAU);
+            for side in [-1.0, 1.0] {
+                let (sin, cos) = angle.sin_cos();
+                let (nx, ny) = (x + px + side * 11.5 * cos, y + py + side * 11.5 * sin);
+                let z = random.within(-6.0, 6.0);
+                self.canvas.draw(&Body {
+                    edge: 0.16,
+                    tone: 0.025,
+                    relief: 0.035,
+                    ..Body::round(nx, ny, z, 12.0)
+                });
+                for _ in 0..5 {
+                    let (ox, oy) = (random.within(-6.0, 6.0), random.within(-6.0, 6.0));
+                    self.canvas.draw(&Body {
+                        edge: 0.12,
+                        tone: -0.05,
+                        ..Body::round(nx + ox, ny + oy, z, 1.8)
+                    });
+                }
+            }
+        }
+        self.fragments(embryo, (x, y), decay * 0.4);
+    }
+
+    fn cleavage(&mut self, embryo: &Embryo, (x, y): (f32, f32), cells: u8, decay: f32) {
+        self.zona(embryo, (x, y), ZONA_INNER_UM, ZONA_UM);
+        let mut random = Random::new(mix(&[embryo.seed, 6]));
+        let count = f32::from(cells);
+        let radius = OOCYTE_UM * count.powf(-1.0 / 3.0) * 0.93 * (1.0 - 0.5 * embryo.fragmentation);
+        // Two cells flatten against each other; eight hardly touch.
+        let squash = 1.0 - 0.5 / count;
+        let reach = (ZONA_INNER_UM - 1.0 - radius * squash).max(4.0);
+        let turn = random.within(0.0, TAU);
+        // Two cells lie side by side; more of them fill the depth as well. The golden angle spreads
+        // any number evenly over the sphere.
+        let (depth, step) = (1.0 - 1.6 / count, if cells == 2 { PI } else { 2.399_963 });
+        for index in 0..cells {
+            let uz = depth * (1.0 - 2.0 * (f32::from(index) + 0.5) / count);
+            let (sin, cos) = (turn + step * f32::from(index)).sin_cos();
+            let ring = (1.0 - uz * uz).sqrt();
+            let (ux, uy) = (ring * cos, ring * sin);
+            let in_plane = ux.hypot(uy).max(1e-3);
+            let size = random.about(1.0, 0.05);
+            let body = Body {
+                along: radius * size * (1.0 - (1.0 - squash) * in_plane),
+                across: radius * size,
+                direction: (ux / in_plane, uy / in_plane),
+                wobble: 0.02,
+                pattern: random.next_u64(),
+                ..Body::round(x + reach * ux, y + reach * uy, reach * uz, radius)
+            };
+            self.cell(body, 0.9);
+        }
+        self.fragments(embryo, (x, y), embryo.fragmentation + 0.3 * decay);
+    }
+
+    fn morula(&mut self, embryo: &Embryo, (x, y): (f32, f32), compaction: f32, decay: f32) {
+        self.zona(embryo, (x, y), ZONA_INNER_UM, ZONA_UM);
+        let mut random = Random::new(mix(&[embryo.seed, 7]));
+        let radius = 56.0 - 5.0 * compaction;
+        let mass = Body {
+            along: radius * random.within(0.95, 1.05),
+            wobble: 0.03,
+            pattern: random.next_u64(),
+            ..Body::round(x, y, 0.0, radius)
+        };
+        self.canvas.draw(&Body { edge: 0.2, tone: -0.04, grain: 0.03, relief: 0.05, ..mass });
+        for index in 0..16 {
+            let angle = index as f32 * 2.399_963 + random.within(-0.3, 0.3);
+            let r = (radius - 17.0) * ((index as f32 + 0.5) / 16.0).sqrt();
+            let z = random.within(-22.0, 22.0);
+            let body =
+                Body { wobble: 0.05, ..Body::round(x + r * angle.cos(), y + r * angle.sin(), z, 17.5) };
+            let contrast = 0.20 - 0.13 * compaction;
+            self.canvas.draw(&Body { edge: contrast, relief: 0.3 * contrast + 0.012, ..body });
+        }
+        self.fragments(embryo, (x, y), 0.6 * embryo.fragmentation + 0.4 * decay);
+    }
+
+    /// A picture as the JPEG an incubator would store.
+    ///
+    /// # Errors
+    /// When the encoder refuses it.
+    pub fn jpeg(picture: &GrayImage) -> Result<Vec<u8>, ImageError> {
+        let mut bytes = Vec::with_capacity(32 * 1_024);
+        let (width, height) = picture.dimensions();
+        JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode(
+            picture.as_raw(),
+            width,
+            height,
+            ExtendedColorType::L8,
+        )?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,195 @@
+//! Replays a folder of photographs as day-5 frames.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Cursor, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use image::{ImageFormat, ImageReader};
+use sha2::{Digest, Sha256};
+
+use super::event::{Encoded, Exposure, Holder, frame_event};
+use super::{DevelopmentStage, IncubatorError, Photograph, Truth};
+use crate::domain::{
+    Expansion, FocalPlane, InseminationMethod, Instrument, Letter, MediaType, TimeZeroSource,
+};
+
+/// Most images in one folder.
+const MAX_IMAGES: usize = 100_000;
+/// Largest image or label file.
+const MAX_FILE_BYTES: u64 = 32 * 1_024 * 1_024;
+/// Hours post insemination that every replayed photograph claims: the middle of day 5.
+const REPLAY_HPI: i64 = 116;
+const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff"];
+const LABEL_HEADER: &str = "image,stage,exp,icm,te";
+
+/// The photographs of a folder, in the order of their file names, each read when it is asked for.
+#[derive(Debug)]
+pub struct Replay {
+    images: std::vec::IntoIter<(String, PathBuf)>,
+    truths: HashMap<String, Truth>,
+    site_id: String,
+    captured_at: DateTime<Utc>,
+}
+
+/// Every JPEG, PNG, BMP and TIFF in `dir` (subfolders not included) as the central plane of a day-5
+/// capture, taken at `now`. `labels` is a CSV of `image,stage,exp,icm,te` without quotes, whose
+/// grades become the truth of the photographs they name.
+///
+/// The embryo ids are hashes of the file names, which may hold what must not travel.
+///
+/// # Errors
+/// When the folder or the label file cannot be read, exceeds its limits, or a label means no grade.
+pub fn replay(
+    dir: &Path,
+    labels: Option<&Path>,
+    site_id: &str,
+    now: DateTime<Utc>,
+) -> Result<Replay, IncubatorError> {
+    let read = |source| IncubatorError::Read { path: dir.to_owned(), source };
+    let mut images = Vec::new();
+    for entry in dir.read_dir().map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let wanted =
+            extension.is_some_and(|text| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(text)));
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| wanted && path.is_file())
+        else {
+            continue;
+        };
+        if images.len() == MAX_IMAGES {
+            let limit = format!("{MAX_IMAGES} images in one folder");
+            return Err(IncubatorError::TooLarge { path: dir.to_owned(), limit });
+        }
+        images.push((name.to_owned(), path));
+    }
+    images.sort();
+    let truths = labels.map(read_labels).transpose()?.unwrap_or_default();
+    Ok(Replay { images: images.into_iter(), truths, site_id: site_id.to_owned(), captured_at: now })
+}
+
+impl Replay {
+    fn photograph(&self, name: &str, path: &Path) -> Result<Photograph, IncubatorError> {
+        let bytes = read_bounded(path)?;
+        let not_an_image = || IncubatorError::NotAnImage { path: path.to_owned() };
+        let reader = ImageReader::new(Cursor::new(&bytes));
+        let reader = reader.with_guessed_format().map_err(|_| not_an_image())?;
+        let media_type = match reader.format() {
+            Some(ImageFormat::Jpeg) => MediaType::Jpeg,
+            Some(ImageFormat::Png) => MediaType::Png,
+            Some(ImageFormat::Bmp) => MediaType::Bmp,
+            Some(ImageFormat::Tiff) => MediaType::Tiff,
+            _ => return Err(not_an_image()),
+        };
+        let (width, height) = reader.into_dimensions().map_err(|_| not_an_image())?;
+        let digest = hex::encode(Sha256::digest(name.as_bytes()));
+        let embryo_id = format!("R-{}", digest.get(..16).unwrap_or(&digest));
+        let exposure = Exposure {
+            site_id: self.site_id.clone(),
+            instrument: Instrument {
+                vendor: "memebg".to_owned(),
+                model: "replay".to_owned(),
+                serial: "replay-1".to_owned(),
+            },
+            holder: Holder::Dish(embryo_id.clone()),
+            well: 1,
+            embryo_id,
+            run: 1,
+            plane: FocalPlane { index: 0, offset_um: 0.0, count: 1 },
+            captured_at: self.captured_at,
+            insemination_time: self.captured_at - TimeDelta::hours(REPLAY_HPI),
+            insemination_method: InseminationMethod::Ivf,
+            time_zero_source: TimeZeroSource::Manual,
+        };
+        let image = Encoded { bytes: &bytes, media_type, width, height, um_per_px: None };
+        Ok(Photograph {
+            due: Duration::ZERO,
+            event: frame_event(&exposure, &image)?,
+            embryo_id: exposure.embryo_id,
+            truth: self.truths.get(name).copied(),
+            hpi: REPLAY_HPI as f64,
+        })
+    }
+}
+
+impl Iterator for Replay {
+    type Item = Result<Photograph, IncubatorError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, path) = self.images.next()?;
+        Some(self.photograph(&name, &path))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.images.size_hint()
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, IncubatorError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|source| IncubatorError::Read { path: path.to_owned(), source })?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let limit = format!("{MAX_FILE_BYTES} bytes in one file");
+        return Err(IncubatorError::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+fn read_labels(path: &Path) -> Result<HashMap<String, Truth>, IncubatorError> {
+    let text = read_bounded(path)?;
+    let wrong = |line: usize, problem: String| IncubatorError::Label { path: path.to_owned(), line, problem };
+    let text = std::str::from_utf8(&text).map_err(|error| wrong(1, format!("not UTF-8: {error}")))?;
+    let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
+    if lines.next().map(|(_, header)| header.trim_end()) != Some(LABEL_HEADER) {
+        return Err(wrong(1, format!("the first line is not {LABEL_HEADER}")));
+    }
+    let mut truths = HashMap::new();
+    for (index, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
+        let (image, truth) = label(line.trim_end()).map_err(|problem| wrong(index + 1, problem))?;
+        if truths.insert(image.to_owned(), truth).is_some() {
+            return Err(wrong(index + 1, format!("image {image} has a second label")));
+        }
+    }
+    Ok(truths)
+}
+
+/// One line of the label file: the image and what it shows.
+fn label(line: &str) -> Result<(&str, Truth), String> {
+    let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+    let [image, stage, exp, icm, te] = fields.as_slice() else {
+        return Err(format!("{} fields instead of the 5 of {LABEL_HEADER}", fields.len()));
+    };
+    let stage = match *stage {
+        "zygote" => DevelopmentStage::Zygote,
+        "cleavage" => DevelopmentStage::Cleavage,
+        "morula" => DevelopmentStage::Morula,
+        "blastocyst" => DevelopmentStage::Blastocyst,
+        other => return Err(format!("stage {other:?} is not zygote, cleavage, morula or blastocyst")),
+    };
+    let digit = |text: &str| text.parse::<u8>().ok().and_then(|digit| Expansion::try_from(digit).ok());
+    let exp = match *exp {
+        "" => None,
+        text => Some(digit(text).ok_or_else(|| format!("EXP {text:?} is not one of 1 to 6"))?),
+    };
+    let letter = |head: &str, text: &str| match text {
+        "" => Ok(None),
+        _ => Letter::ALL
+            .iter()
+            .find(|letter| letter.as_str() == text)
+            .copied()
+            .map(Some)
+            .ok_or_else(|| format!("{head} {text:?} is not one of A, B and C")),
+    };
+    let (icm, te) = (letter("ICM", icm)?, letter("TE", te)?);
+    if exp.is_some() && stage != DevelopmentStage::Blastocyst {
+        return Err("EXP is given to an embryo that is not a blastocyst".to_owned());
+    }
+    if (icm.is_some() || te.is_some()) && !exp.is_some_and(Expansion::has_letters) {
+        return Err("ICM and TE are defined from EXP 3 only".to_owned());
+    }
+    Ok((image, Truth { stage, exp, icm, te }))
+}

@@ -1,6 +1,8 @@
 //! The tests' own Kafka broker keeps what the other broker tests rely on: Java's partitioning, large messages where a
 //! topic allows them, commits that survive a restart, and nothing left behind.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a broken harness must fail the test, with its reason")]
+
 mod common;
 
 use std::{

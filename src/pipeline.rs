@@ -51,6 +51,9 @@ use select::{SelectSettings, Selector};
 /// Version in every grade event and in every grade id.
 pub const PIPELINE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Images fetched at a time besides those being decoded: a slow store must not hold up inline images.
+const CONCURRENT_FETCHES: usize = 64;
+
 /// What the stages are told, one part each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -209,7 +212,7 @@ async fn decode_stage(
     prepared: mpsc::Sender<Envelope<Prepared>>,
     spoke: Spoke,
 ) -> anyhow::Result<()> {
-    let concurrent = decoder.settings.threads.max(1) + decoder.fetcher.concurrent_fetches();
+    let concurrent = decoder.settings.threads.max(1) + CONCURRENT_FETCHES;
     let frames = poll_fn(move |context| admitted.poll_recv(context));
     let each = |envelope: Envelope<Admitted>| {
         let (decoder, prepared, spoke) = (Arc::clone(&decoder), prepared.clone(), spoke.clone());

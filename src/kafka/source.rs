@@ -233,6 +233,7 @@ impl ClientContext for SourceContext {
         let topic = statistics.topics.get(&self.frames_topic);
         let lags = topic.into_iter().flat_map(|topic| topic.partitions.values()).map(|it| it.consumer_lag);
         self.metrics.set_consumer_lag(lags.filter(|lag| *lag > 0).sum());
+        self.health.connected(statistics.brokers.values().any(|broker| broker.state == "UP"));
     }
 }
 
@@ -260,8 +261,9 @@ impl ConsumerContext for SourceContext {
         self.metrics.rebalance();
     }
 
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        self.health.assigned(consumer.assignment().is_ok_and(|assignment| assignment.count() > 0));
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+        // Without waiting for the next statistics: a rebalance is answered by a broker.
+        self.health.connected(true);
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {

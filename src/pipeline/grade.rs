@@ -108,7 +108,10 @@ pub fn run<T: HasPicture>(
         let started = Instant::now();
         let pictures: Vec<&Picture> = frames.iter().map(HasPicture::picture).collect();
         let answers = grade_or_isolate(grader, &pictures, metrics);
-        health.inference_finished(answers.is_ok());
+        match &answers {
+            Ok(_) => health.inference_succeeded(),
+            Err(_) => health.inference_failed(),
+        }
         let inference = started.elapsed();
         metrics.stage_seconds("grade", inference);
         for (frame, opinion) in frames.into_iter().zip(answers?) {

@@ -15,6 +15,7 @@ struct Facts {
     last_poll: Option<Instant>,
     warm: bool,
     inference_failed: bool,
+    connected: bool,
     draining: bool,
     fatal: Option<String>,
 }
@@ -47,12 +48,12 @@ impl Health {
         self.facts().inference_failed = true;
     }
 
-    /// Partitions were assigned: there is nothing to drain any more.
-    pub fn assigned(&self) {
-        self.facts().draining = false;
+    /// Whether at least one broker answers.
+    pub fn connected(&self, connected: bool) {
+        self.facts().connected = connected;
     }
 
-    /// Partitions are being given back, or the service is stopping.
+    /// The service is stopping. It stays so.
     pub fn draining(&self) {
         self.facts().draining = true;
     }
@@ -71,8 +72,8 @@ impl Health {
         self.live_at(Instant::now())
     }
 
-    /// Whether frames are being graded: alive, warmed up, polling, not draining, and the last
-    /// inference did not fail.
+    /// Whether frames are being graded: alive, warmed up, polling a broker that answers, not draining,
+    /// and the last inference did not fail.
     ///
     /// # Errors
     /// Why it is not ready, in one line.
@@ -105,6 +106,8 @@ impl Health {
             "the consumer has not polled"
         } else if facts.draining {
             "draining"
+        } else if !facts.connected {
+            "no broker answers"
         } else if facts.inference_failed {
             "the last inference failed"
         } else {

@@ -1,0 +1,171 @@
+//! A real Apache Kafka broker for tests: `deploy/kafka/run` as a child process, on loopback, in a temporary folder.
+//!
+//! Needs Java 17 and, the first time only, Maven. Where they lack, tests fail and say so; they are never skipped.
+//! A start takes about 3 seconds and the broker about 250 MB, so tests share one where they can.
+
+use std::{
+    fs::{self, File},
+    hash::{BuildHasher, RandomState},
+    io::Write,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    metadata::Metadata,
+};
+use tempfile::TempDir;
+
+/// Above the first start's download of the jars (about 45 MB) and a busy machine.
+const READY_TIMEOUT: Duration = Duration::from_secs(180);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One running broker. Dropping it, or the end of the test process in any way, kills it and deletes its data.
+pub struct Kafka {
+    state: TempDir,
+    port: u16,
+    controller_port: u16,
+    process: Child,
+}
+
+impl Kafka {
+    /// Starts a broker of one's own: for tests that restart it or that must not see another test's groups.
+    /// Panics with the broker's own words when it does not come up.
+    pub fn start() -> Self {
+        let state = tempfile::Builder::new().prefix("memebg-kafka-").tempdir().expect("a temporary folder");
+        let [port, controller_port] = free_ports();
+        let process = spawn(state.path(), port, controller_port);
+        let mut kafka = Self { state, port, controller_port, process };
+        kafka.await_ready();
+        kafka
+    }
+
+    /// The broker that all tests of one binary share. Each test names its own topics and groups.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// `host:port` for `bootstrap.servers`.
+    pub fn bootstrap(&self) -> String {
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// The folder of its properties, log and data. Gone once the broker has been dropped.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state.path().to_owned()
+    }
+
+    /// A client configuration with this broker as its bootstrap and quick reconnects.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.bootstrap()).set("reconnect.backoff.max.ms", "200");
+        config
+    }
+
+    /// Creates a topic with topic-level `configs` (such as `max.message.bytes`) and waits until each partition has a
+    /// leader, so that the first produce or fetch finds it.
+    pub async fn create_topic(&self, name: &str, partitions: usize, configs: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let mut topic =
+            NewTopic::new(name, i32::try_from(partitions).expect("few"), TopicReplication::Fixed(1));
+        for (key, value) in configs {
+            topic = topic.set(key, value);
+        }
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        for result in admin.create_topics([&topic], &options).await.expect("the broker answers") {
+            result.unwrap_or_else(|(topic, code)| panic!("topic {topic} was not created: {code}"));
+        }
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let led = |metadata: &Metadata| {
+            metadata.topics().iter().any(|topic| {
+                topic.partitions().len() == partitions && topic.partitions().iter().all(|p| p.leader() >= 0)
+            })
+        };
+        while !admin.inner().fetch_metadata(Some(name), REQUEST_TIMEOUT).is_ok_and(|metadata| led(&metadata))
+        {
+            assert!(Instant::now() < deadline, "topic {name} has no leaders after {REQUEST_TIMEOUT:?}");
+        }
+    }
+
+    /// Stops the broker cleanly and starts it again on the same ports and data: an outage of some 3 seconds.
+    pub fn restart(&mut self) {
+        let mut stdin = self.process.stdin.take().expect("the pipe that keeps the broker alive");
+        stdin.write_all(b"stop and keep the data\n").expect("the broker still runs");
+        let status = self.process.wait().expect("the broker's process can be waited for");
+        assert!(status.success(), "the broker stopped with {status}:\n{}", self.log());
+        self.process = spawn(self.state.path(), self.port, self.controller_port);
+        self.await_ready();
+    }
+
+    /// Returns once the broker answers a metadata request with itself in it.
+    fn await_ready(&mut self) {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let client: BaseConsumer = self.client().create().expect("a client");
+        while !client
+            .fetch_metadata(None, Duration::from_secs(1))
+            .is_ok_and(|found| !found.brokers().is_empty())
+        {
+            let exited = self.process.try_wait().expect("the broker's process can be asked");
+            if let Some(status) = exited {
+                panic!("the Kafka broker of the tests did not start ({status}):\n{}", self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the Kafka broker is not up after {READY_TIMEOUT:?}:\n{}",
+                self.log()
+            );
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(log_path(self.state.path())).unwrap_or_else(|error| format!("no log: {error}"))
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        // The end of its stdin tells `run` to kill the broker. Waiting means that its port and files are free after.
+        drop(self.process.stdin.take());
+        if let Err(error) = self.process.wait() {
+            eprintln!("the Kafka broker of the tests could not be waited for: {error}");
+        }
+    }
+}
+
+fn log_path(state: &Path) -> PathBuf {
+    state.join("broker.log")
+}
+
+fn spawn(state: &Path, port: u16, controller_port: u16) -> Child {
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kafka/run");
+    let log = File::options().create(true).append(true).open(log_path(state)).expect("a log file");
+    Command::new(run)
+        .arg(state)
+        .args([port.to_string(), controller_port.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().expect("a second handle of the log"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{run} cannot be run (it needs bash): {error}"))
+}
+
+/// Two free loopback ports below the range from which the system picks ports of outgoing connections: else, while the
+/// broker is down, another socket could take its port, or a client that retries could even connect to itself.
+fn free_ports() -> [u16; 2] {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    let start = RandomState::new().hash_one("a random start, so that parallel test processes seldom meet");
+    let offset = u16::try_from(start % u64::from(COUNT)).expect("below COUNT");
+    let mut free = (0..COUNT)
+        .map(|step| FIRST + (offset + step) % COUNT)
+        .filter(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+    [(); 2].map(|()| free.next().expect("a free port between 20000 and 32000"))
+}

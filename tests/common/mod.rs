@@ -1,0 +1,6 @@
+//! What several test binaries share. Each binary compiles this anew and uses a part of it only.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a broken harness must fail the test, with its reason")]
+
+#[cfg(feature = "broker-tests")]
+pub mod kafka;

@@ -8,6 +8,7 @@ mod grade_event;
 mod label;
 mod picture;
 mod rejection;
+mod wire;
 
 pub use frame::{
     Clocks, FRAME_EVENT_TYPE, FocalPlane, Frame, FrameEvent, FrameId, Image, ImageEvent,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::label::label_enum;
 use super::rejection::{Rejection, RejectionCode, Stage};
+use super::wire::{object, present, whole};
 
 /// CloudEvents `type` of a frame event.
 pub const FRAME_EVENT_TYPE: &str = "org.memebg.incubator.frame.v1";
@@ -18,6 +19,8 @@ pub const FRAME_EVENT_TYPE: &str = "org.memebg.incubator.frame.v1";
 const MAX_ID_CHARS: usize = 128;
 /// Longest accepted image URI, in characters.
 const MAX_URI_CHARS: usize = 2_048;
+/// Longest text of a reader's error, in characters: it becomes a header of the dead letter.
+const MAX_ERROR_CHARS: usize = 512;
 /// Largest number that a well, plane index or plane count may reach.
 const MAX_PLANES: u32 = 1_000;
 
@@ -79,10 +82,10 @@ pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 #[serde(deny_unknown_fields)]
 pub struct ImageEvent<'a> {
     /// Where the image lies; exactly one of `uri` and `data`.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub uri: Option<Text<'a>>,
     /// The image itself, base64 (RFC 4648, standard alphabet, padded).
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub data: Option<Text<'a>>,
     /// Lower-case hexadecimal SHA-256 of the encoded image.
     #[serde(borrow)]
@@ -90,13 +93,16 @@ pub struct ImageEvent<'a> {
     /// Format.
     pub media_type: MediaType,
     /// Length of the encoded image.
+    #[serde(deserialize_with = "whole")]
     pub bytes: u64,
     /// Width in pixels.
+    #[serde(deserialize_with = "whole")]
     pub width: u32,
     /// Height in pixels.
+    #[serde(deserialize_with = "whole")]
     pub height: u32,
     /// Scale, micrometres per pixel, where the instrument says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub um_per_px: Option<f64>,
 }
 
@@ -110,27 +116,32 @@ pub struct FrameEvent<'a> {
     #[serde(borrow)]
     pub site_id: Cow<'a, str>,
     /// The incubator.
+    #[serde(deserialize_with = "object")]
     pub instrument: Instrument,
     /// Slide; exactly one of `slide_id` and `dish_id`.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub slide_id: Option<Text<'a>>,
     /// Dish; exactly one of `slide_id` and `dish_id`.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub dish_id: Option<Text<'a>>,
     /// Well of the slide or dish, from 1.
+    #[serde(deserialize_with = "whole")]
     pub well: u32,
     /// Opaque pseudonym of the embryo; the Kafka key.
     #[serde(borrow)]
     pub embryo_id: Cow<'a, str>,
     /// Number of the capture, rising with time.
+    #[serde(deserialize_with = "whole")]
     pub run: u64,
     /// Index of the focal plane within the run, from 0.
+    #[serde(deserialize_with = "whole")]
     pub focal_plane_index: u32,
     /// Distance from the central plane, micrometres, signed.
     pub focal_offset_um: f64,
     /// Number of focal planes in the run.
+    #[serde(deserialize_with = "whole")]
     pub focal_plane_count: u32,
-    /// When the photograph was taken (RFC 3339).
+    /// When the photograph was taken (RFC 3339). Absent and null have a code of their own.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub captured_at: Option<Text<'a>>,
     /// Time zero (RFC 3339).
@@ -141,7 +152,7 @@ pub struct FrameEvent<'a> {
     /// Who says so.
     pub time_zero_source: TimeZeroSource,
     /// The photograph.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     pub image: ImageEvent<'a>,
 }
 
@@ -234,7 +245,8 @@ impl<'a> FrameEvent<'a> {
     /// `invalid_json` when it is not JSON, `schema_invalid` when a field is missing, unknown or of
     /// the wrong type.
     pub fn from_json(json: &'a [u8]) -> Result<Self, Rejection> {
-        serde_json::from_slice(json).map_err(|error| {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        object(&mut reader).and_then(|event| reader.end().map(|()| event)).map_err(|error| {
             let code = match error.classify() {
                 serde_json::error::Category::Data => RejectionCode::SchemaInvalid,
                 _ => RejectionCode::InvalidJson,
@@ -243,7 +255,7 @@ impl<'a> FrameEvent<'a> {
                 RejectionCode::SchemaInvalid => Stage::Validate,
                 _ => Stage::Decode,
             };
-            Rejection::new(stage, code, format!("value is not a frame event: {error}"))
+            Rejection::new(stage, code, format!("value is not a frame event: {}", without_values(&error)))
         })
     }
 
@@ -367,6 +379,17 @@ impl ImageEvent<'_> {
     }
 }
 
+/// What serde says, as long as it speaks of names only: a value may be what must not be logged.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let names_only = ["missing field", "unknown field", "duplicate field"];
+    if error.is_data() && !names_only.iter().any(|start| text.starts_with(start)) {
+        return format!("wrong type or value at line {} column {}", error.line(), error.column());
+    }
+    // An unknown field's name comes from the message and may have any length.
+    text.chars().take(MAX_ERROR_CHARS).collect()
+}
+
 fn invalid(message: impl Into<String>) -> Rejection {
     Rejection::new(Stage::Validate, RejectionCode::SchemaInvalid, message)
 }
@@ -390,12 +413,43 @@ fn short(field: &str, value: &str) -> Result<(), Rejection> {
 
 fn clock(field: &str, value: Option<&Text<'_>>) -> Result<DateTime<Utc>, Rejection> {
     let Some(Text(text)) = value else {
-        return Err(Rejection::new(Stage::Validate, RejectionCode::ClockMissing, format!("{field} is missing")));
+        return Err(Rejection::new(
+            Stage::Validate,
+            RejectionCode::ClockMissing,
+            format!("{field} is missing"),
+        ));
     };
-    // RFC 3339 wants the `T`; chrono would let a space pass.
-    let parsed = (text.as_bytes().get(10) == Some(&b'T')).then(|| DateTime::parse_from_rfc3339(text));
-    match parsed {
+    match is_plain_rfc3339(text).then(|| DateTime::parse_from_rfc3339(text)) {
         Some(Ok(time)) => Ok(time.with_timezone(&Utc)),
-        _ => Err(invalid(format!("{field} is not an RFC 3339 time such as 2026-01-31T08:30:00Z"))),
+        _ => Err(invalid(format!(
+            "{field} is not an RFC 3339 time of this century such as 2026-01-31T08:30:00Z"
+        ))),
     }
 }
+
+/// The schema's pattern: capital `T` and `Z`, seconds, at most nine decimals, an offset, no leap
+/// second, and a year 20xx. Years before come from clocks that were never set (0001, 1970), and would
+/// make a frame look far too late instead of wrong. The calendar is left to chrono.
+fn is_plain_rfc3339(text: &str) -> bool {
+    let shape = |bytes: &[u8], shape: &[u8]| {
+        bytes.len() == shape.len()
+            && bytes.iter().zip(shape).all(|(byte, expected)| match expected {
+                b'0' => byte.is_ascii_digit(),
+                _ => byte == expected,
+            })
+    };
+    let Some((seconds, rest)) = text.as_bytes().split_at_checked(19) else { return false };
+    let decimals = match rest.strip_prefix(b".") {
+        Some(rest) => rest.iter().take_while(|byte| byte.is_ascii_digit()).count().clamp(1, 9) + 1,
+        None => 0,
+    };
+    let Some((fraction, offset)) = rest.split_at_checked(decimals) else { return false };
+    seconds.starts_with(b"20")
+        && shape(seconds, b"0000-00-00T00:00:00")
+        && !seconds.ends_with(b"60")
+        && fraction.iter().skip(1).all(u8::is_ascii_digit)
+        && (offset == b"Z" || shape(offset, b"+00:00") || shape(offset, b"-00:00"))
+}
+
+#[cfg(test)]
+mod tests;

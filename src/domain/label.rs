@@ -5,7 +5,7 @@
 macro_rules! label_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
         pub enum $name {
             $($(#[$variant_meta])* #[serde(rename = $text)] $variant,)+
         }
@@ -18,6 +18,29 @@ macro_rules! label_enum {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        // Not derived: a derived reader would take `{"label": null}` for the label.
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Label;
+
+                impl serde::de::Visitor<'_> for Label {
+                    type Value = $name;
+
+                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        formatter.write_str("one of")?;
+                        $name::ALL.iter().try_for_each(|label| write!(formatter, " {label}"))
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        let found = $name::ALL.iter().copied().find(|label| label.as_str() == text);
+                        found.ok_or_else(|| E::unknown_variant(text, &[$($text),+]))
+                    }
+                }
+
+                deserializer.deserialize_str(Label)
             }
         }
 

@@ -1,0 +1,77 @@
+//! Readers that make serde's idea of JSON that of JSON Schema, so that a producer in any language
+//! may rely on the schema alone.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+/// Largest whole number that every JSON reader keeps exactly, 2^53 - 1.
+const MAX_WHOLE: u64 = 9_007_199_254_740_991;
+
+/// A whole number from 0. `3.0` is one for JSON Schema, and is what many numeric tools write.
+pub(super) fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = u64;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a whole number from 0")
+        }
+
+        fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
+            Ok(value)
+        }
+
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "within 0 and 2^53 - 1 and without a fraction the conversion is exact"
+        )]
+        fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
+            if value.fract() == 0.0 && (0.0..=MAX_WHOLE as f64).contains(&value) {
+                return Ok(value as u64);
+            }
+            Err(E::custom(format!("{value} is not a whole number from 0")))
+        }
+    }
+
+    let value = deserializer.deserialize_u64(Whole)?;
+    let fitting = (value <= MAX_WHOLE).then(|| T::try_from(value).ok()).flatten();
+    fitting.ok_or_else(|| D::Error::custom(format!("{value} is too large")))
+}
+
+/// An optional field that is absent or has a value; null is neither.
+pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A JSON object; a derived reader would take an array of the fields in order as well.
+pub(super) fn object<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(Object(PhantomData))
+}

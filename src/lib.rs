@@ -1,7 +1,10 @@
 //! memebg
 
+pub mod config;
 pub mod domain;
 pub mod incubator;
+pub mod kafka;
 pub mod model;
 pub mod pipeline;
+pub mod service;
 pub mod telemetry;

@@ -55,8 +55,7 @@ pub const PIPELINE_VERSION: &str = env!("CARGO_PKG_VERSION");
 const CONCURRENT_FETCHES: usize = 64;
 
 /// What the stages are told, one part each.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct PipelineSettings {
     /// Which frames are wanted.
     pub select: SelectSettings,

@@ -137,6 +137,7 @@ mod tests {
         let health = Health::new(TIMEOUT);
         health.warmed_up();
         health.polled();
+        health.connected(true);
         health
     }
 
@@ -148,6 +149,8 @@ mod tests {
         health.warmed_up();
         assert_eq!(health.ready(), Err("the consumer has not polled".to_owned()));
         health.polled();
+        assert_eq!(health.ready(), Err("no broker answers".to_owned()));
+        health.connected(true);
         assert_eq!(health.ready(), Ok(()));
     }
 
@@ -161,16 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn readiness_follows_the_last_inference_and_the_assignment() {
+    fn readiness_follows_the_last_inference_and_the_broker_and_ends_with_draining() {
         let health = running();
         health.inference_failed();
         assert_eq!(health.ready(), Err("the last inference failed".to_owned()));
         assert_eq!(health.live(), Ok(()));
         health.inference_succeeded();
+        health.connected(false);
+        assert_eq!(health.ready(), Err("no broker answers".to_owned()));
+        health.connected(true);
+        assert_eq!(health.ready(), Ok(()));
         health.draining();
         assert_eq!(health.ready(), Err("draining".to_owned()));
-        health.assigned();
-        assert_eq!(health.ready(), Ok(()));
     }
 
     #[test]

@@ -1,0 +1,219 @@
+//! Puts photographs onto the frames topic, at their due times and no faster than the topic can hold.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::util::Timeout;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::{KafkaSettings, LogContext};
+use crate::domain::FRAME_EVENT_TYPE;
+
+/// Longest sleep before a stop is noticed.
+const NAP: Duration = Duration::from_millis(50);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A frame event to send.
+#[derive(Debug, Clone)]
+pub struct FrameMessage {
+    /// When, counted from the start of the feed.
+    pub due: Duration,
+    /// Kafka key.
+    pub embryo_id: String,
+    /// The frame event, JSON.
+    pub event: Vec<u8>,
+}
+
+/// How far a feed is, readable while it runs.
+#[derive(Debug, Clone, Default)]
+pub struct FeedProgress(Arc<AtomicU64>);
+
+impl FeedProgress {
+    /// Frames that the broker has confirmed.
+    #[must_use]
+    pub fn sent_frames(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends `frames` until they end or `stop` is cancelled, and waits for the last confirmation. Blocks.
+///
+/// With `max_unread_bytes`, no partition ever holds more than that beyond what the consumer group has
+/// committed: the embedded broker forgets older messages, read or not.
+///
+/// # Errors
+/// When the settings are refused, a frame cannot be made, or the broker does not confirm.
+pub fn feed<E: Into<anyhow::Error>>(
+    settings: &KafkaSettings,
+    frames: impl Iterator<Item = Result<FrameMessage, E>>,
+    max_unread_bytes: Option<usize>,
+    progress: &FeedProgress,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let windowed = max_unread_bytes.is_some();
+    let context = FeedContext { sent: Arc::default(), progress: progress.clone(), windowed };
+    let sent = Arc::clone(&context.sent);
+    let producer: ThreadedProducer<FeedContext> =
+        ThreadedProducer::from_config_and_context(&settings.producer()?, context)
+            .context("kafka producer cannot be created")?;
+    let group: BaseConsumer<LogContext> =
+        BaseConsumer::from_config_and_context(&settings.consumer()?, LogContext)
+            .context("kafka consumer cannot be created")?;
+    let started = Instant::now();
+    for frame in frames {
+        let frame = frame.map_err(Into::into)?;
+        let early = || (started + frame.due).saturating_duration_since(Instant::now());
+        while !stop.is_cancelled() && !early().is_zero() {
+            std::thread::sleep(early().min(NAP));
+        }
+        if let Some(most) = max_unread_bytes {
+            while !stop.is_cancelled() && lock(&sent).unread_bytes() + frame.event.len() > most {
+                forget_what_was_read(&group, &settings.frames_topic, &sent)?;
+                std::thread::sleep(NAP / 5);
+            }
+        }
+        if stop.is_cancelled() {
+            break;
+        }
+        send(&producer, &settings.frames_topic, &frame, &sent)?;
+    }
+    producer
+        .flush(Timeout::After(Duration::from_millis(settings.delivery_timeout_ms)))
+        .context("the broker did not confirm every frame")?;
+    lock(&sent).failure.take().map_or(Ok(()), Err)
+}
+
+fn send(
+    producer: &ThreadedProducer<FeedContext>,
+    topic: &str,
+    frame: &FrameMessage,
+    sent: &Mutex<Sent>,
+) -> anyhow::Result<()> {
+    let bytes = frame.event.len();
+    {
+        let mut sent = lock(sent);
+        if let Some(failure) = sent.failure.take() {
+            return Err(failure);
+        }
+        sent.number += 1;
+        sent.unconfirmed_bytes += bytes;
+    }
+    let id = format!("{}/{}", frame.embryo_id, lock(sent).number);
+    let mut headers = OwnedHeaders::new_with_capacity(5);
+    for (key, value) in [
+        ("ce_specversion", "1.0"),
+        ("ce_type", FRAME_EVENT_TYPE),
+        ("ce_source", "/memebg/incubator"),
+        ("ce_id", id.as_str()),
+        ("content-type", "application/json"),
+    ] {
+        headers = headers.insert(Header { key, value: Some(value) });
+    }
+    let mut record = BaseRecord::with_opaque_to(topic, bytes)
+        .key(frame.embryo_id.as_bytes())
+        .payload(frame.event.as_slice())
+        .headers(headers);
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                record = back;
+                std::thread::sleep(NAP / 5);
+            }
+            Err((error, _)) => return Err(error).context("frame cannot be sent"),
+        }
+    }
+}
+
+/// Looks up what the group has committed.
+fn forget_what_was_read(
+    group: &BaseConsumer<LogContext>,
+    topic: &str,
+    sent: &Mutex<Sent>,
+) -> anyhow::Result<()> {
+    let mut asked = TopicPartitionList::new();
+    for partition in lock(sent).unread.keys() {
+        asked.add_partition(topic, *partition);
+    }
+    if asked.count() == 0 {
+        return Ok(());
+    }
+    let committed = group
+        .committed_offsets(asked, Timeout::After(LOOK_UP_TIMEOUT))
+        .context("committed offsets of the group cannot be looked up")?;
+    let mut sent = lock(sent);
+    for element in committed.elements() {
+        if let (Offset::Offset(next), Some(unread)) =
+            (element.offset(), sent.unread.get_mut(&element.partition()))
+        {
+            while unread.pop_front_if(|(offset, _)| *offset < next).is_some() {}
+        }
+    }
+    Ok(())
+}
+
+/// What was sent and is not known to be read.
+#[derive(Default)]
+struct Sent {
+    number: u64,
+    unconfirmed_bytes: usize,
+    /// Offset and bytes of confirmed messages, by partition.
+    unread: BTreeMap<i32, VecDeque<(i64, usize)>>,
+    failure: Option<anyhow::Error>,
+}
+
+impl Sent {
+    /// The fullest partition, as if everything unconfirmed went there too: which partition a message
+    /// goes to is known only when it is confirmed.
+    fn unread_bytes(&self) -> usize {
+        let fullest = self.unread.values().map(|unread| unread.iter().map(|(_, bytes)| bytes).sum()).max();
+        self.unconfirmed_bytes + fullest.unwrap_or(0_usize)
+    }
+}
+
+fn lock(sent: &Mutex<Sent>) -> MutexGuard<'_, Sent> {
+    sent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct FeedContext {
+    sent: Arc<Mutex<Sent>>,
+    progress: FeedProgress,
+    /// Whether what is unread matters; otherwise it is not remembered.
+    windowed: bool,
+}
+
+impl ClientContext for FeedContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+}
+
+impl ProducerContext for FeedContext {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, bytes: usize) {
+        let mut sent = lock(&self.sent);
+        sent.unconfirmed_bytes -= bytes;
+        match delivered {
+            Ok(message) => {
+                if self.windowed {
+                    let at = (message.offset(), bytes);
+                    sent.unread.entry(message.partition()).or_default().push_back(at);
+                }
+                self.progress.0.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, _)) => {
+                sent.failure = Some(anyhow::Error::new(error.clone()).context("a frame was not confirmed"));
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Start order, supervision of the parts, and the end.
+//!
+//! Probes first, so that a slow model load can be watched; then the model, warmed; then the
+//! connections. A part that ends by itself ends the service: the process exits rather than limp, and
+//! what was not settled is read again after the restart.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::domain::GraderIdentity;
+use crate::kafka::sink::KafkaSink;
+use crate::kafka::source::{self, SourceEnd, SourceParts};
+use crate::pipeline::{self, Parts, Pipeline, Task};
+use crate::telemetry::health::Health;
+use crate::telemetry::http::TelemetryServer;
+use crate::telemetry::metrics::Metrics;
+use crate::{kafka, model};
+
+/// How long the parts may take to end once the frames are drained.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A service that runs.
+pub struct Service {
+    /// Counters.
+    pub metrics: Metrics,
+    /// Facts behind the probes.
+    pub health: Health,
+    /// Where `/metrics`, `/livez` and `/readyz` are.
+    pub address: SocketAddr,
+    /// Model and device.
+    pub identity: GraderIdentity,
+    drain_timeout: Duration,
+    /// Asks the source to drain.
+    stop_source: CancellationToken,
+    /// Cancelled by whoever wants the service to end.
+    stop: CancellationToken,
+    /// Cancelled when a frame can no longer be finished.
+    broken: CancellationToken,
+    stop_http: CancellationToken,
+    http: JoinHandle<std::io::Result<()>>,
+    source: oneshot::Receiver<Result<SourceEnd, kafka::Error>>,
+    tasks: Vec<Task>,
+}
+
+impl Service {
+    /// Starts every part. Returns once the graders are warm and the consumer polls.
+    ///
+    /// # Errors
+    /// When a part cannot be started; the message says which and what to do.
+    pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        let metrics = Metrics::new(&config.select.sites)?;
+        let health = Health::new(Duration::from_secs(config.telemetry.poll_timeout_seconds));
+        let server = TelemetryServer::bind(&config.telemetry.listen).await?;
+        let (address, stop_http) = (server.address(), CancellationToken::new());
+        let http = tokio::spawn(server.serve(metrics.clone(), health.clone(), stop_http.clone()));
+        tracing::info!(%address, "metrics and probes");
+
+        let settings = config.model.clone();
+        let graders = tokio::task::spawn_blocking(move || model::load_graders(&settings)).await??;
+        health.warmed_up();
+        let identity = graders.first().context("no grader was loaded")?.identity().clone();
+        let model = &identity.model;
+        metrics.set_model(&model.name, &model.version, &model.digest);
+        let provider = identity.device.split(':').next().unwrap_or_default();
+        metrics.set_device(provider, &identity.device);
+        tracing::info!(
+            model = model.name,
+            version = model.version,
+            digest = model.digest,
+            untrained = model.untrained,
+            device = identity.device,
+            graders = graders.len(),
+            "graders are warm"
+        );
+
+        let broken = CancellationToken::new();
+        let sink = Arc::new(KafkaSink::new(&config.kafka)?);
+        let Pipeline { intake, ledger, tasks } = pipeline::start(Parts {
+            settings: config.pipeline(),
+            max_value_bytes: config.kafka.max_value_bytes,
+            graders,
+            sink,
+            metrics: metrics.clone(),
+            health: health.clone(),
+            broken: broken.clone(),
+        })?;
+        let stop_source = CancellationToken::new();
+        let drain_timeout = Duration::from_millis(config.kafka.drain_timeout_ms);
+        let source = source::start(SourceParts {
+            settings: config.kafka,
+            intake,
+            ledger,
+            metrics: metrics.clone(),
+            health: health.clone(),
+            stop: stop_source.clone(),
+        })?;
+        Ok(Self {
+            metrics,
+            health,
+            address,
+            identity,
+            drain_timeout,
+            stop_source,
+            stop,
+            broken,
+            stop_http,
+            http,
+            source,
+            tasks,
+        })
+    }
+
+    /// Runs until it is asked to stop or a part fails, drains, and ends.
+    ///
+    /// # Errors
+    /// What made it end, when nobody asked for it.
+    pub async fn run(mut self) -> anyhow::Result<SourceEnd> {
+        let mut tasks: FuturesUnordered<_> =
+            self.tasks.drain(..).map(|(name, task)| async move { (name, task.await) }).collect();
+        // What a part says of its own end explains more than what the others notice of it.
+        let (mut causes, mut symptoms) = (Vec::new(), Vec::new());
+        let mut source_end = None;
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.broken.cancelled() => symptoms.push(anyhow!("a frame was dropped unfinished")),
+            end = &mut self.source => {
+                source_end = Some(end);
+                symptoms.push(anyhow!("the consumer ended by itself"));
+            }
+            Some((name, end)) = tasks.next() => match outcome(name, end) {
+                Err(cause) => causes.push(cause),
+                Ok(()) => symptoms.push(anyhow!("stage {name} ended by itself")),
+            },
+        }
+        for failure in causes.iter().chain(&symptoms) {
+            self.health.fatal(format!("{failure:#}"));
+            tracing::error!(error = format!("{failure:#}"), "stopping");
+        }
+        self.health.draining();
+        self.stop_source.cancel();
+        let deadline = self.drain_timeout + END_TIMEOUT;
+        let end = match source_end {
+            Some(end) => end,
+            None => tokio::time::timeout(deadline, &mut self.source)
+                .await
+                .with_context(|| format!("the consumer did not end within {deadline:?}"))?,
+        };
+        let end = match end {
+            Ok(Ok(end)) => Some(end),
+            Ok(Err(error)) => {
+                causes.push(error.into());
+                None
+            }
+            Err(_) => {
+                causes.push(anyhow!("the poll thread panicked"));
+                None
+            }
+        };
+        // The source has dropped the door, so every stage runs dry and ends.
+        let run_dry = async {
+            while let Some((name, end)) = tasks.next().await {
+                causes.extend(outcome(name, end).err());
+            }
+        };
+        if tokio::time::timeout(END_TIMEOUT, run_dry).await.is_err() {
+            symptoms.push(anyhow!("a stage did not end within {END_TIMEOUT:?}"));
+        }
+        self.stop_http.cancel();
+        if let Err(error) = self.http.await.map_err(anyhow::Error::from).and_then(|end| Ok(end?)) {
+            tracing::warn!(%error, "metrics and probes ended badly");
+        }
+        match (causes.into_iter().chain(symptoms).next(), end) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(end)) => Ok(end),
+            (None, None) => Err(anyhow!("the consumer ended without saying how")),
+        }
+    }
+}
+
+fn outcome(
+    name: &'static str,
+    end: Result<anyhow::Result<()>, tokio::task::JoinError>,
+) -> anyhow::Result<()> {
+    end.with_context(|| format!("stage {name} panicked"))?.with_context(|| format!("stage {name} failed"))
+}

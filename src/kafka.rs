@@ -4,6 +4,7 @@ pub mod embedded;
 pub mod feed;
 pub mod sink;
 pub mod source;
+pub mod tail;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -40,7 +40,7 @@ impl EmbeddedBroker {
                 Ok(cluster) => {
                     drop(started.send(Ok(cluster.bootstrap_servers())));
                     // Ends when the sender is dropped; nothing is ever sent.
-                    drop(stopped.recv());
+                    stopped.recv().ok();
                 }
                 Err(source) => {
                     drop(started.send(Err(Error::Client { what: "embedded broker cannot be started", source })));

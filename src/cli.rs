@@ -1,0 +1,157 @@
+//! The command line: what a person or a container starts.
+
+mod demo;
+mod grade;
+mod incubate;
+mod serve;
+mod view;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError, Layers};
+use crate::kafka;
+use crate::pipeline::publish::SinkError;
+use crate::telemetry::logging;
+
+/// Failed.
+const FAILED: u8 = 1;
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+/// An external part was lost: Kafka does not answer or does not confirm.
+const LOST: u8 = 3;
+
+/// Grades human blastocysts as time-lapse incubators photograph them.
+///
+/// Decision support: every grade is preliminary until an embryologist signs.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+pub struct Cli {
+    /// TOML file with the options that differ from the defaults.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One option, e.g. --set select.min_hpi=108. Repeatable; beats file and environment.
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process: embedded Kafka, synthetic incubators, the service, live grades.
+    Demo(demo::DemoArgs),
+    /// The service: frame events in, grade events out.
+    Serve,
+    /// Grade image files, without Kafka.
+    Grade(grade::GradeArgs),
+    /// Put the frames of synthetic incubators, or of a folder, onto the frames topic.
+    Incubate(incubate::IncubateArgs),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the effective configuration, without secrets.
+    Show,
+    /// Say whether the configuration is usable.
+    Check,
+}
+
+/// Runs the command and says how it ended.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = start(cli);
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    // `eprintln!` and not a log line: the log may not have been started.
+    eprintln!("error: {error:#}");
+    ExitCode::from(exit_code(&error))
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    let demo = matches!(cli.command, Command::Demo(_));
+    let layers = Layers { demo, file: cli.config, set: cli.set };
+    let config = Config::load(&layers, std::env::vars())?;
+    match cli.command {
+        Command::Config(ConfigCommand::Show) => {
+            print!("{}", config.redacted()?);
+            return Ok(());
+        }
+        Command::Config(ConfigCommand::Check) => {
+            println!("configuration is usable");
+            return Ok(());
+        }
+        _ => logging::init(&config.telemetry)?,
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let stop = stop_on_signal()?;
+        match cli.command {
+            Command::Demo(args) => demo::run(config, args, stop).await,
+            Command::Serve => serve::run(config, stop).await,
+            Command::Grade(args) => grade::run(config, args).await,
+            Command::Incubate(args) => incubate::run(config, args, stop).await,
+            Command::Config(_) => Ok(()),
+        }
+    });
+    // What still blocks a thread has been given its time by the command itself.
+    runtime.shutdown_background();
+    result
+}
+
+/// Cancelled by SIGTERM or Ctrl-C.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let lost = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<SinkError>() || matches!(cause.downcast_ref(), Some(kafka::Error::Client { .. }))
+    };
+    let usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(kafka::Error::Settings(_)))
+    };
+    if error.chain().any(usage) {
+        USAGE
+    } else if error.chain().any(lost) {
+        LOST
+    } else {
+        FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_exit_code_says_whose_fault_it_is() {
+        let config = Config::load(&Layers { set: vec!["batch.max_frames=0".into()], ..Layers::default() }, []);
+        assert_eq!(exit_code(&config.unwrap_err().into()), USAGE);
+        let lost = anyhow::Error::new(SinkError::NotConfirmed("timed out".into())).context("stage publish failed");
+        assert_eq!(exit_code(&lost), LOST);
+        assert_eq!(exit_code(&anyhow::anyhow!("no model")), FAILED);
+    }
+}

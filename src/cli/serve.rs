@@ -1,0 +1,27 @@
+//! `memebg serve`.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::service::Service;
+
+pub(super) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let service = Service::start(config, stop).await?;
+    let metrics = service.metrics.clone();
+    let end = service.run().await?;
+    let totals = metrics.totals();
+    if end.unfinished_frames > 0 {
+        tracing::warn!(end.unfinished_frames, "drain deadline passed; these frames are read again");
+    }
+    tracing::info!(
+        received = totals.received,
+        graded = totals.graded,
+        abstained = totals.abstained,
+        skipped = totals.skipped.values().sum::<u64>(),
+        duplicate = totals.duplicate,
+        dead_lettered = totals.dead_lettered,
+        in_flight = totals.in_flight,
+        "stopped"
+    );
+    Ok(())
+}

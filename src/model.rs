@@ -1,1 +1,154 @@
-//! model
+//! The model room: from a bundle on disk to [`Grader`]s. The only place that knows ONNX Runtime.
+//!
+//! A bundle is a folder with a manifest and two networks (see [`bundle`]); [`runtime`] finds the
+//! shared library that runs them; [`session`] makes graders of both.
+//!
+//! [`Grader`]: crate::pipeline::grade::Grader
+
+pub mod bundle;
+mod cache;
+mod contract;
+mod device;
+pub mod manifest;
+pub mod multitask;
+pub mod onnx;
+pub mod runtime;
+pub mod session;
+pub mod untrained;
+
+use std::path::{Path, PathBuf};
+
+pub use bundle::Bundle;
+pub use cache::cache_dir;
+pub use device::DevicePolicy;
+pub use manifest::Manifest;
+pub use runtime::RuntimeSettings;
+pub use session::{OnnxGrader, load_graders};
+
+/// Most graders (threads with a model each) in one process.
+const MAX_GRADERS: usize = 64;
+/// Most frames in one batch: 256 frames of 224 px take 154 MB as a tensor.
+const MAX_BATCH_FRAMES: usize = 256;
+/// Most different batch sizes; each is warmed up before the service is ready.
+const MAX_BATCH_SIZES: usize = 16;
+
+/// What the model room needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Folder of the model bundle.
+    pub bundle: PathBuf,
+    /// What the models run on.
+    pub device: DevicePolicy,
+    /// Which GPU, from 0, as CUDA counts them.
+    pub device_id: u16,
+    /// Graders, each a thread with both models loaded.
+    pub graders: usize,
+    /// CPU threads that all models share; 0 takes every core.
+    pub intra_op_threads: usize,
+    /// Batch sizes that are prepared for, rising. A batch is padded up to the next of them.
+    pub batch_sizes: Vec<usize>,
+    /// Where ONNX Runtime comes from.
+    pub runtime: RuntimeSettings,
+}
+
+impl ModelSettings {
+    /// Checks the limits that the types do not express.
+    ///
+    /// # Errors
+    /// [`ModelError::Settings`] naming the option and its value.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        if !(1..=MAX_GRADERS).contains(&self.graders) {
+            return Err(ModelError::Settings(format!(
+                "graders is {}, not within 1 and {MAX_GRADERS}",
+                self.graders
+            )));
+        }
+        let sizes = &self.batch_sizes;
+        let rising = sizes.iter().zip(sizes.iter().skip(1)).all(|(a, b)| a < b);
+        let within = sizes.iter().all(|size| (1..=MAX_BATCH_FRAMES).contains(size));
+        if sizes.is_empty() || sizes.len() > MAX_BATCH_SIZES || !rising || !within {
+            return Err(ModelError::Settings(format!(
+                "batch_sizes is {sizes:?}, not 1 to {MAX_BATCH_SIZES} rising numbers within 1 and {MAX_BATCH_FRAMES}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no model to grade with. Every message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// An option has a value that cannot be used.
+    #[error("model settings: {0}")]
+    Settings(String),
+    /// A file of the bundle is missing, damaged, or not what the contract asks for.
+    #[error("model bundle: {}: {reason}", path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The cache folder cannot be used.
+    #[error("cache folder {}: {reason}", path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// ONNX Runtime could not be found, fetched or loaded.
+    #[error("onnx runtime: {0}")]
+    Runtime(String),
+    /// The device that was asked for cannot run the models.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// The device as it would be named in events, e.g. `cuda:0`.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl ModelError {
+    fn bundle(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Bundle { path: path.to_owned(), reason: reason.into() }
+    }
+
+    fn cache(path: &Path, reason: impl ToString) -> Self {
+        Self::Cache { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(graders: usize, batch_sizes: &[usize]) -> ModelSettings {
+        ModelSettings {
+            bundle: PathBuf::from("models/demo"),
+            device: DevicePolicy::Cpu,
+            device_id: 0,
+            graders,
+            intra_op_threads: 0,
+            batch_sizes: batch_sizes.to_vec(),
+            runtime: RuntimeSettings { library: PathBuf::new(), fetch: false, cache_dir: PathBuf::new() },
+        }
+    }
+
+    #[test]
+    fn batch_sizes_must_rise_and_stay_within_limits() {
+        assert!(settings(1, &[1, 2, 4, 8]).validate().is_ok());
+        for wrong in [&[][..], &[0, 1], &[2, 2], &[4, 2], &[1, 257]] {
+            let error = settings(1, wrong).validate().unwrap_err().to_string();
+            assert!(error.contains("batch_sizes"), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_grader_or_too_many_are_refused() {
+        assert!(settings(0, &[1]).validate().is_err());
+        assert!(settings(65, &[1]).validate().is_err());
+    }
+}

@@ -1,0 +1,267 @@
+//! Writing ONNX files: the few message types of the format that a network needs, and a builder.
+//!
+//! The messages follow `onnx.proto3` of ONNX 1.16 field by field; what is not used is left out,
+//! which the wire format allows. Encoding is deterministic: equal graphs give equal bytes.
+
+use prost::Message;
+
+/// Opset of the standard operators.
+pub const OPSET: i64 = 17;
+/// Version of the file format that goes with [`OPSET`].
+const IR_VERSION: i64 = 8;
+/// `TensorProto.DataType`.
+const FLOAT: i32 = 1;
+/// `AttributeProto.AttributeType`.
+const ATTRIBUTE_INT: i32 = 2;
+const ATTRIBUTE_INTS: i32 = 7;
+
+#[derive(Clone, PartialEq, Message)]
+struct ModelProto {
+    #[prost(int64, tag = "1")]
+    ir_version: i64,
+    #[prost(string, tag = "2")]
+    producer_name: String,
+    #[prost(message, optional, tag = "7")]
+    graph: Option<GraphProto>,
+    #[prost(message, repeated, tag = "8")]
+    opset_import: Vec<OperatorSetIdProto>,
+    #[prost(message, repeated, tag = "14")]
+    metadata_props: Vec<StringStringEntryProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OperatorSetIdProto {
+    #[prost(string, tag = "1")]
+    domain: String,
+    #[prost(int64, tag = "2")]
+    version: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StringStringEntryProto {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GraphProto {
+    #[prost(message, repeated, tag = "1")]
+    node: Vec<NodeProto>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(message, repeated, tag = "5")]
+    initializer: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "11")]
+    input: Vec<ValueInfoProto>,
+    #[prost(message, repeated, tag = "12")]
+    output: Vec<ValueInfoProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NodeProto {
+    #[prost(string, repeated, tag = "1")]
+    input: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    output: Vec<String>,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    attribute: Vec<AttributeProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AttributeProto {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int64, optional, tag = "3")]
+    i: Option<i64>,
+    #[prost(int64, repeated, tag = "8")]
+    ints: Vec<i64>,
+    #[prost(int32, tag = "20")]
+    r#type: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TensorProto {
+    #[prost(int64, repeated, tag = "1")]
+    dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    data_type: i32,
+    #[prost(string, tag = "8")]
+    name: String,
+    #[prost(bytes = "vec", tag = "9")]
+    raw_data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ValueInfoProto {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    r#type: Option<TypeProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TypeProto {
+    #[prost(message, optional, tag = "1")]
+    tensor_type: Option<TensorTypeProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TensorTypeProto {
+    #[prost(int32, tag = "1")]
+    elem_type: i32,
+    #[prost(message, optional, tag = "2")]
+    shape: Option<TensorShapeProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TensorShapeProto {
+    #[prost(message, repeated, tag = "1")]
+    dim: Vec<DimensionProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DimensionProto {
+    #[prost(oneof = "DimensionValue", tags = "1, 2")]
+    value: Option<DimensionValue>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum DimensionValue {
+    #[prost(int64, tag = "1")]
+    Fixed(i64),
+    #[prost(string, tag = "2")]
+    Named(String),
+}
+
+/// One dimension of an input or output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dim {
+    /// Always this long.
+    Fixed(usize),
+    /// As long as the caller likes, e.g. the batch.
+    Dynamic(&'static str),
+}
+
+/// A tensor that a node has computed or that came in from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor(String);
+
+/// An attribute of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribute<'a> {
+    /// One integer.
+    Int(&'static str, i64),
+    /// Several integers.
+    Ints(&'static str, &'a [i64]),
+}
+
+/// Builds one graph of single-precision tensors, node by node in the order of computation.
+#[derive(Debug)]
+pub struct GraphBuilder {
+    graph: GraphProto,
+}
+
+impl GraphBuilder {
+    /// An empty graph. `name` is what a viewer shows.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { graph: GraphProto { name: name.to_owned(), ..GraphProto::default() } }
+    }
+
+    /// Declares an input.
+    pub fn input(&mut self, name: &str, dims: &[Dim]) -> Tensor {
+        self.graph.input.push(value_info(name, dims));
+        Tensor(name.to_owned())
+    }
+
+    /// Adds a constant of the given shape, `values` in row-major order.
+    pub fn weight(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Tensor {
+        debug_assert_eq!(dims.iter().product::<usize>(), values.len(), "{name}");
+        self.graph.initializer.push(TensorProto {
+            dims: dims.iter().map(|dim| to_i64(*dim)).collect(),
+            data_type: FLOAT,
+            name: name.to_owned(),
+            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        });
+        Tensor(name.to_owned())
+    }
+
+    /// Adds a node with one output. The output carries the node's name, so that an [`output`] of
+    /// the graph is the node of that name.
+    ///
+    /// [`output`]: GraphBuilder::output
+    pub fn node(
+        &mut self,
+        name: &str,
+        op_type: &str,
+        inputs: &[&Tensor],
+        attributes: &[Attribute<'_>],
+    ) -> Tensor {
+        self.graph.node.push(NodeProto {
+            input: inputs.iter().map(|tensor| tensor.0.clone()).collect(),
+            output: vec![name.to_owned()],
+            name: name.to_owned(),
+            op_type: op_type.to_owned(),
+            attribute: attributes.iter().map(AttributeProto::from).collect(),
+        });
+        Tensor(name.to_owned())
+    }
+
+    /// Declares a tensor as an output of the graph.
+    pub fn output(&mut self, tensor: &Tensor, dims: &[Dim]) {
+        self.graph.output.push(value_info(&tensor.0, dims));
+    }
+
+    /// The ONNX file. `metadata` are free key and value pairs kept in it.
+    #[must_use]
+    pub fn finish(self, metadata: &[(&str, &str)]) -> Vec<u8> {
+        let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
+            key: (*key).to_owned(),
+            value: (*value).to_owned(),
+        };
+        let model = ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: "memebg".to_owned(),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            metadata_props: metadata.iter().map(entry).collect(),
+        };
+        model.encode_to_vec()
+    }
+}
+
+impl From<&Attribute<'_>> for AttributeProto {
+    fn from(attribute: &Attribute<'_>) -> Self {
+        match *attribute {
+            Attribute::Int(name, value) => {
+                Self { name: name.to_owned(), i: Some(value), ints: Vec::new(), r#type: ATTRIBUTE_INT }
+            }
+            Attribute::Ints(name, values) => {
+                Self { name: name.to_owned(), i: None, ints: values.to_vec(), r#type: ATTRIBUTE_INTS }
+            }
+        }
+    }
+}
+
+fn value_info(name: &str, dims: &[Dim]) -> ValueInfoProto {
+    let dim = |dim: &Dim| DimensionProto {
+        value: Some(match *dim {
+            Dim::Fixed(length) => DimensionValue::Fixed(to_i64(length)),
+            Dim::Dynamic(symbol) => DimensionValue::Named(symbol.to_owned()),
+        }),
+    };
+    let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
+    let tensor_type = TensorTypeProto { elem_type: FLOAT, shape: Some(shape) };
+    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+}
+
+/// Lengths of tensors that fit in memory fit in an `i64`.
+fn to_i64(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}

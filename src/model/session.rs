@@ -1,0 +1,356 @@
+//! The grader: two ONNX Runtime sessions used in turn.
+
+use std::path::Path;
+use std::time::Instant;
+
+use ort::environment::Environment;
+use ort::session::{Session, SessionOutputs};
+use ort::value::TensorRef;
+
+use super::bundle::Bundle;
+use super::cache::cache_dir;
+use super::contract::{EMBEDDING, HEADS, IMAGE, check_embedding, check_multitask, check_opset};
+use super::device::Device;
+use super::manifest::{HeadManifest, HeadManifests, Input, ModelFile};
+use super::multitask::EMBEDDING_WIDTH;
+use super::{ModelError, ModelSettings, runtime};
+use crate::domain::{AbstainReason, GradeClass, GraderIdentity, HeadGrade, Heads, Picture};
+use crate::pipeline::grade::{GradedBatch, Grader, GraderError, NotFinite, Opinion};
+
+const CHANNELS: usize = 3;
+
+/// Loads the bundle and makes the graders. Blocks: verifies files, may fetch ONNX Runtime.
+///
+/// # Errors
+/// [`ModelError`] saying which setting, file or device is wrong and what to do.
+pub fn load_graders(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, ModelError> {
+    settings.validate()?;
+    let bundle = Bundle::open(&settings.bundle, &cache_dir(&settings.runtime.cache_dir)?)?;
+    let environment = runtime::environment(&settings.runtime, settings.intra_op_threads)?;
+    let load = |device| OnnxGrader::load(&environment, &bundle, device, &settings.batch_sizes);
+
+    let mut candidates = Device::candidates(settings.device, settings.device_id).into_iter().peekable();
+    let (device, first) = loop {
+        let Some(device) = candidates.next() else {
+            return Err(ModelError::Settings("there is no device to try".to_owned()));
+        };
+        match load(device) {
+            Ok(grader) => break (device, grader),
+            Err(error @ ModelError::Device { .. }) if candidates.peek().is_some() => {
+                tracing::warn!(%error, "trying the next device");
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    tracing::info!(%device, graders = settings.graders, precision = %first.identity.precision, "models loaded");
+    let mut graders: Vec<Box<dyn Grader>> = vec![Box::new(first)];
+    while graders.len() < settings.graders {
+        graders.push(Box::new(load(device)?));
+    }
+    Ok(graders)
+}
+
+/// Both models on one device, with the buffers that a batch is built in.
+pub struct OnnxGrader {
+    identity: GraderIdentity,
+    heads: HeadManifests,
+    side_px: usize,
+    max_batch_frames: usize,
+    embedding: Model,
+    multitask: Model,
+    /// What each grey value becomes in each channel.
+    normalised: [[f32; 256]; CHANNELS],
+    /// `[frames, 3, side, side]`
+    images: Vec<f32>,
+    /// `[frames, 384]`
+    embeddings: Vec<f32>,
+}
+
+/// A session and the batch sizes it is run with.
+struct Model {
+    session: Session,
+    sizes: Vec<usize>,
+}
+
+/// Part of a batch that goes through a model in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    first_frame: usize,
+    frames: usize,
+}
+
+impl Model {
+    fn load(
+        environment: &Environment,
+        device: Device,
+        path: &Path,
+        file: &ModelFile,
+        batch_sizes: &[usize],
+        check: fn(&Session) -> Result<(), String>,
+    ) -> Result<Self, ModelError> {
+        let session = device.session(environment, path)?;
+        check_opset(&session, file.opset)
+            .and_then(|()| check(&session))
+            .map_err(|reason| ModelError::bundle(path, reason))?;
+        Ok(Self { session, sizes: usable_sizes(batch_sizes, file.max_batch_frames) })
+    }
+}
+
+/// Batch sizes that the model allows, rising; its own limit when it allows none of them.
+fn usable_sizes(batch_sizes: &[usize], max_batch_frames: usize) -> Vec<usize> {
+    let allowed: Vec<usize> = batch_sizes.iter().copied().filter(|size| *size <= max_batch_frames).collect();
+    if allowed.is_empty() { vec![max_batch_frames] } else { allowed }
+}
+
+/// Cuts a batch into runs: the largest size as often as it fits, then the smallest that holds the
+/// rest. The last run may reach past the batch, into padding.
+fn runs(frames: usize, sizes: &[usize]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut first_frame = 0;
+    while first_frame < frames {
+        let left = frames - first_frame;
+        let Some(size) = sizes.iter().copied().find(|size| *size >= left).or(sizes.last().copied()) else {
+            break;
+        };
+        runs.push(Run { first_frame, frames: size });
+        first_frame += size;
+    }
+    runs
+}
+
+/// Frames that a batch takes up with its padding.
+fn padded(frames: usize, sizes: &[usize]) -> usize {
+    runs(frames, sizes).last().map_or(0, |run| run.first_frame + run.frames)
+}
+
+impl OnnxGrader {
+    /// Loads both models of a bundle for a device.
+    fn load(
+        environment: &Environment,
+        bundle: &Bundle,
+        device: Device,
+        batch_sizes: &[usize],
+    ) -> Result<Self, ModelError> {
+        let manifest = bundle.manifest();
+        let load = |path, file, check| Model::load(environment, device, path, file, batch_sizes, check);
+        let embedding = load(bundle.embedding(), &manifest.files.embedding, check_embedding)?;
+        let multitask = load(bundle.multitask(), &manifest.files.multitask, check_multitask)?;
+        let max_batch_frames = batch_sizes.last().copied().unwrap_or(1);
+        let capacity =
+            padded(max_batch_frames, &embedding.sizes).max(padded(max_batch_frames, &multitask.sizes));
+        let side_px = manifest.input.side_px;
+        let precisions = [manifest.files.embedding.precision, manifest.files.multitask.precision];
+        Ok(Self {
+            identity: GraderIdentity {
+                model: bundle.identity(),
+                device: device.to_string(),
+                precision: precisions.map(|precision| precision.as_str()).join("+"),
+            },
+            heads: manifest.heads.clone(),
+            side_px,
+            max_batch_frames,
+            embedding,
+            multitask,
+            normalised: normalised(&manifest.input),
+            images: vec![0.0; capacity * CHANNELS * side_px * side_px],
+            embeddings: vec![0.0; capacity * EMBEDDING_WIDTH],
+        })
+    }
+
+    /// Writes the pictures into the batch tensor, each three times, and zeros behind them.
+    fn fill(&mut self, pictures: &[&Picture]) {
+        let pixels = self.side_px * self.side_px;
+        let planes = self.images.chunks_exact_mut(pixels);
+        let sources =
+            pictures.iter().flat_map(|picture| self.normalised.iter().map(|lut| (picture.grey(), lut)));
+        let mut planes = planes.into_iter();
+        for ((grey, lut), plane) in sources.zip(planes.by_ref()) {
+            for (target, value) in plane.iter_mut().zip(grey) {
+                *target = lut[usize::from(*value)];
+            }
+        }
+        planes.for_each(|plane| plane.fill(0.0));
+    }
+
+    /// Fills `embeddings` from `images`.
+    fn embed(&mut self, run: Run) -> Result<(), GraderError> {
+        let images = part(&self.images, run, CHANNELS * self.side_px * self.side_px)?;
+        let image = TensorRef::from_array_view(([run.frames, CHANNELS, self.side_px, self.side_px], images))
+            .map_err(failed)?;
+        let outputs = self.embedding.session.run(ort::inputs![IMAGE => image]).map_err(failed)?;
+        let answer = output(&outputs, EMBEDDING, run.frames * EMBEDDING_WIDTH)?;
+        let first = run.first_frame * EMBEDDING_WIDTH;
+        let target = self.embeddings.get_mut(first..first + answer.len()).ok_or_else(outside)?;
+        target.copy_from_slice(answer);
+        Ok(())
+    }
+
+    /// Opinions on the frames of a run, padding included.
+    fn opine(&mut self, run: Run) -> Result<Vec<Result<Opinion, NotFinite>>, GraderError> {
+        let images = part(&self.images, run, CHANNELS * self.side_px * self.side_px)?;
+        let embeddings = part(&self.embeddings, run, EMBEDDING_WIDTH)?;
+        let image = TensorRef::from_array_view(([run.frames, CHANNELS, self.side_px, self.side_px], images))
+            .map_err(failed)?;
+        let embedding =
+            TensorRef::from_array_view(([run.frames, EMBEDDING_WIDTH], embeddings)).map_err(failed)?;
+        let inputs = ort::inputs![IMAGE => image, EMBEDDING => embedding];
+        let outputs = self.multitask.session.run(inputs).map_err(failed)?;
+        let [exp, icm, te] = HEADS;
+        let heads = &self.heads;
+        let exp = head_grades(&outputs, exp, run.frames, &heads.exp)?;
+        let icm = head_grades(&outputs, icm, run.frames, &heads.icm)?;
+        let te = head_grades(&outputs, te, run.frames, &heads.te)?;
+        let opinions = exp.into_iter().zip(icm).zip(te).map(|((exp, icm), te)| match (exp, icm, te) {
+            (Some(exp), Some(icm), Some(te)) => Ok(opinion(Heads::new(exp, icm, te), heads)),
+            _ => Err(NotFinite),
+        });
+        Ok(opinions.collect())
+    }
+}
+
+impl Grader for OnnxGrader {
+    fn identity(&self) -> &GraderIdentity {
+        &self.identity
+    }
+
+    fn input_side_px(&self) -> usize {
+        self.side_px
+    }
+
+    fn max_batch_frames(&self) -> usize {
+        self.max_batch_frames
+    }
+
+    fn warm_up(&mut self) -> Result<(), GraderError> {
+        let pixels = self.side_px * self.side_px;
+        // Neither blank nor noise: a slope from black to white, as no embryo but as any photograph.
+        let grey = (0..pixels).map(|index| u8::try_from(index * 255 / pixels).unwrap_or(u8::MAX)).collect();
+        let picture = Picture::new(self.side_px, grey).ok_or_else(outside)?;
+        for frames in self.embedding.sizes.clone() {
+            self.fill(&vec![&picture; frames]);
+            self.embed(Run { first_frame: 0, frames })?;
+        }
+        for frames in self.multitask.sizes.clone() {
+            let batch = self.grade(&vec![&picture; frames])?;
+            if batch.opinions.iter().any(Result::is_err) {
+                return Err(GraderError(format!("warm-up with {frames} frames: {NotFinite}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn grade(&mut self, pictures: &[&Picture]) -> Result<GradedBatch, GraderError> {
+        let frames = pictures.len();
+        if !(1..=self.max_batch_frames).contains(&frames) {
+            let limit = self.max_batch_frames;
+            return Err(GraderError(format!("batch of {frames} frames is not within 1 and {limit}")));
+        }
+        if let Some(odd) = pictures.iter().find(|picture| picture.side_px() != self.side_px) {
+            let (found, expected) = (odd.side_px(), self.side_px);
+            return Err(GraderError(format!("picture of {found} pixels a side, expected {expected}")));
+        }
+        self.fill(pictures);
+        let began = Instant::now();
+        for run in runs(frames, &self.embedding.sizes) {
+            self.embed(run)?;
+        }
+        let embedding = began.elapsed();
+        let began = Instant::now();
+        let mut opinions = Vec::with_capacity(self.embeddings.len() / EMBEDDING_WIDTH);
+        for run in runs(frames, &self.multitask.sizes) {
+            opinions.extend(self.opine(run)?);
+        }
+        opinions.truncate(frames);
+        Ok(GradedBatch { opinions, embedding, multitask: began.elapsed() })
+    }
+}
+
+fn normalised(input: &Input) -> [[f32; 256]; CHANNELS] {
+    std::array::from_fn(|channel| {
+        let (mean, std) = (input.mean[channel], input.std[channel]);
+        std::array::from_fn(|grey| {
+            #[allow(clippy::cast_precision_loss, reason = "0 to 255 are exact in f32")]
+            let value = grey as f32 / 255.0;
+            (value - mean) / std
+        })
+    })
+}
+
+fn opinion(heads: Heads, manifest: &HeadManifests) -> Opinion {
+    let below = |confidence: Option<f64>, head: &HeadManifest| match (confidence, head.abstain_below) {
+        (Some(confidence), Some(limit)) => confidence < limit,
+        _ => false,
+    };
+    let unsure = below(Some(heads.exp.confidence), &manifest.exp)
+        || below(heads.icm.as_ref().map(|head| head.confidence), &manifest.icm)
+        || below(heads.te.as_ref().map(|head| head.confidence), &manifest.te);
+    let reasons = if unsure { vec![AbstainReason::LowConfidence] } else { Vec::new() };
+    Opinion { heads, reasons }
+}
+
+fn head_grades<G: GradeClass>(
+    outputs: &SessionOutputs<'_>,
+    name: &str,
+    frames: usize,
+    head: &HeadManifest,
+) -> Result<Vec<Option<HeadGrade<G>>>, GraderError> {
+    let logits = output(outputs, name, frames * G::ALL.len())?;
+    let rows = logits.chunks_exact(G::ALL.len());
+    Ok(rows.map(|row| HeadGrade::from_logits(row, head.temperature)).collect())
+}
+
+/// The values of an output, which must be as many as the contract says.
+fn output<'a>(outputs: &'a SessionOutputs<'_>, name: &str, length: usize) -> Result<&'a [f32], GraderError> {
+    let value = outputs.get(name).ok_or_else(|| GraderError(format!("no output {name}")))?;
+    let (_, values) = value.try_extract_tensor::<f32>().map_err(failed)?;
+    if values.len() == length {
+        return Ok(values);
+    }
+    Err(GraderError(format!("output {name} has {} values, expected {length}", values.len())))
+}
+
+fn part(values: &[f32], run: Run, per_frame: usize) -> Result<&[f32], GraderError> {
+    values.get(run.first_frame * per_frame..(run.first_frame + run.frames) * per_frame).ok_or_else(outside)
+}
+
+fn outside() -> GraderError {
+    GraderError("batch reaches past its buffer".to_owned())
+}
+
+fn failed(error: ort::Error) -> GraderError {
+    GraderError(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(batch: usize, sizes: &[usize]) -> Vec<usize> {
+        runs(batch, sizes).iter().map(|run| run.frames).collect()
+    }
+
+    #[test]
+    fn a_batch_is_padded_up_to_the_next_prepared_size() {
+        assert_eq!(frames(3, &[1, 2, 4, 8]), [4]);
+        assert_eq!(frames(8, &[1, 2, 4, 8]), [8]);
+        assert_eq!(frames(1, &[4]), [4]);
+    }
+
+    #[test]
+    fn a_model_with_a_lower_limit_takes_the_batch_in_pieces() {
+        assert_eq!(usable_sizes(&[1, 2, 4, 8], 1), [1]);
+        assert_eq!(usable_sizes(&[4, 8], 2), [2]);
+        assert_eq!(frames(3, &[1]), [1, 1, 1]);
+        assert_eq!(frames(7, &[1, 2, 4]), [4, 4]);
+        assert_eq!(runs(3, &[2])[1], Run { first_frame: 2, frames: 2 });
+    }
+
+    #[test]
+    fn no_batch_reaches_past_the_space_of_the_largest() {
+        for sizes in [&[1][..], &[3], &[2, 5], &[1, 2, 4, 8]] {
+            for batch in 1..=20 {
+                assert!(padded(batch, sizes) <= padded(20, sizes), "{batch} frames, {sizes:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The model room against a real ONNX Runtime, which is fetched into the cache on first use.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use memebg::domain::{AbstainReason, Picture};
+use memebg::model::untrained::untrained_multitask;
+use memebg::model::{
+    Bundle, DevicePolicy, ModelError, ModelSettings, RuntimeSettings, cache_dir, load_graders,
+};
+use memebg::pipeline::grade::Grader;
+use sha2::{Digest, Sha256};
+
+const SIDE_PX: usize = 224;
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+fn settings(bundle: &Path) -> ModelSettings {
+    ModelSettings {
+        bundle: bundle.to_owned(),
+        device: DevicePolicy::Cpu,
+        device_id: 0,
+        graders: 1,
+        intra_op_threads: 0,
+        batch_sizes: vec![1, 2, 4, 8],
+        runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
+    }
+}
+
+fn load(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, ModelError> {
+    load_graders(settings)
+}
+
+fn refusal(settings: &ModelSettings) -> String {
+    match load(settings) {
+        Ok(_) => panic!("{settings:?} was accepted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A disc of a given brightness and radius on a textured ground: different for every `kind`.
+fn picture(kind: usize) -> Picture {
+    let radius = 30 + 9 * kind;
+    let grey = (0..SIDE_PX * SIDE_PX).map(|index| {
+        let (x, y) = (index % SIDE_PX, index / SIDE_PX);
+        let inside = x.abs_diff(112).pow(2) + y.abs_diff(112).pow(2) < radius * radius;
+        let texture = (x * 7 + y * 13 * (kind + 1)) % 40;
+        u8::try_from(if inside { 150 + texture } else { 60 + texture + kind * 3 }).unwrap()
+    });
+    Picture::new(SIDE_PX, grey.collect()).unwrap()
+}
+
+/// A copy of the demo bundle whose manifest has been changed.
+fn changed(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
+    change(&mut manifest);
+    fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    fs::hard_link(demo().join("embedding.onnx"), folder.join("embedding.onnx"))
+        .or_else(|_| fs::copy(demo().join("embedding.onnx"), folder.join("embedding.onnx")).map(drop))
+        .unwrap();
+}
+
+#[test]
+fn the_untrained_network_is_the_file_that_the_demo_manifest_names() {
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
+    let file = &manifest["files"]["multitask"];
+    let data = untrained_multitask(file["generated"]["seed"].as_u64().unwrap());
+    assert_eq!(hex::encode(Sha256::digest(&data)), file["sha256"].as_str().unwrap());
+    assert_eq!(data.len() as u64, file["bytes"].as_u64().unwrap());
+}
+
+#[test]
+fn the_demo_bundle_warms_up_and_says_what_it_is() {
+    let mut graders = load(&settings(&demo())).unwrap();
+    let grader = graders.first_mut().unwrap();
+    grader.warm_up().unwrap();
+    let identity = grader.identity();
+    assert_eq!((identity.device.as_str(), identity.precision.as_str()), ("cpu", "int8+fp32"));
+    assert!(identity.model.untrained);
+    let manifest = fs::read(demo().join("manifest.json")).unwrap();
+    assert_eq!(identity.model.digest, hex::encode(Sha256::digest(manifest)));
+    assert_eq!((grader.max_batch_frames(), grader.input_side_px()), (8, SIDE_PX));
+}
+
+#[test]
+fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
+    let mut graders = load(&settings(&demo())).unwrap();
+    let grader = graders.first_mut().unwrap();
+    let pictures: Vec<Picture> = (0..8).map(picture).collect();
+    let all: Vec<&Picture> = pictures.iter().collect();
+    let batch_of_8 = grader.grade(&all).unwrap().opinions;
+    assert_eq!(batch_of_8.len(), 8);
+    let batch_of_3 = grader.grade(&all[..3]).unwrap().opinions;
+    assert_eq!(batch_of_3, batch_of_8[..3]);
+    for (alone, expected) in all.iter().zip(&batch_of_8) {
+        assert_eq!(&grader.grade(&[alone]).unwrap().opinions[0], expected);
+    }
+    let first = &batch_of_8[0].as_ref().unwrap().heads.exp.probabilities;
+    let last = &batch_of_8[7].as_ref().unwrap().heads.exp.probabilities;
+    assert_ne!(first, last, "the network sees a difference between pictures");
+}
+
+#[test]
+fn logits_of_the_untrained_network_are_neither_flat_nor_saturated() {
+    let mut graders = load(&settings(&demo())).unwrap();
+    for kind in 0..4 {
+        let batch = graders[0].grade(&[&picture(kind)]).unwrap();
+        let confidence = batch.opinions[0].as_ref().unwrap().heads.exp.confidence;
+        assert!((0.2..0.98).contains(&confidence), "{confidence}");
+    }
+}
+
+#[test]
+fn several_graders_give_the_same_answer() {
+    let mut graders = load(&ModelSettings { graders: 2, ..settings(&demo()) }).unwrap();
+    assert_eq!(graders.len(), 2);
+    let answers: Vec<_> =
+        graders.iter_mut().map(|grader| grader.grade(&[&picture(2)]).unwrap().opinions).collect();
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn an_unsure_model_abstains_when_its_bundle_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |manifest| manifest["heads"]["exp"]["abstain_below"] = 1.0.into());
+    let mut graders = load(&settings(folder.path())).unwrap();
+    let batch = graders[0].grade(&[&picture(0)]).unwrap();
+    assert_eq!(batch.opinions[0].as_ref().unwrap().reasons, [AbstainReason::LowConfidence]);
+}
+
+#[test]
+fn too_many_frames_and_pictures_of_another_size_are_refused() {
+    let mut graders = load(&settings(&demo())).unwrap();
+    let one = picture(0);
+    assert!(graders[0].grade(&[&one; 9]).unwrap_err().to_string().contains("batch of 9"));
+    assert!(graders[0].grade(&[]).is_err());
+    let small = Picture::new(8, vec![0; 64]).unwrap();
+    assert!(graders[0].grade(&[&small]).unwrap_err().to_string().contains("8 pixels"));
+}
+
+#[test]
+fn a_gpu_that_is_asked_for_and_not_there_stops_the_start() {
+    for device in [DevicePolicy::Cuda, DevicePolicy::TensorRt] {
+        let error = refusal(&ModelSettings { device, ..settings(&demo()) });
+        assert!(error.contains("onnxruntime-gpu"), "{error}");
+    }
+}
+
+#[test]
+fn auto_takes_the_cpu_where_there_is_no_gpu() {
+    let graders = load(&ModelSettings { device: DevicePolicy::Auto, ..settings(&demo()) }).unwrap();
+    assert_eq!(graders[0].identity().device, "cpu");
+}
+
+#[test]
+fn a_network_of_another_shape_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |manifest| {
+        let files = &mut manifest["files"];
+        files["embedding"]["sha256"] = files["multitask"]["sha256"].clone();
+        files["embedding"]["bytes"] = files["multitask"]["bytes"].clone();
+        files["embedding"]["path"] = "wrong.onnx".into();
+    });
+    fs::write(folder.path().join("wrong.onnx"), untrained_multitask(demo_seed())).unwrap();
+    let error = refusal(&settings(folder.path()));
+    assert!(error.contains("wrong.onnx") && error.contains("embedding"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_a_model_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |manifest| {
+        let file = &mut manifest["files"]["embedding"];
+        file["path"] = "text.onnx".into();
+        file["bytes"] = 4.into();
+        file["sha256"] = hex::encode(Sha256::digest(b"text")).into();
+    });
+    fs::write(folder.path().join("text.onnx"), b"text").unwrap();
+    assert!(refusal(&settings(folder.path())).contains("text.onnx"));
+}
+
+#[test]
+fn a_changed_or_missing_file_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache_dir(Path::new("")).unwrap();
+    changed(folder.path(), |_| {});
+    assert!(Bundle::open(folder.path(), &cache).is_ok());
+
+    let path = folder.path().join("embedding.onnx");
+    let mut data = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let error = Bundle::open(folder.path(), &cache).unwrap_err().to_string();
+    assert!(error.contains("embedding.onnx") && error.contains("cannot be read"), "{error}");
+
+    data[1_000_000] ^= 1;
+    fs::write(&path, &data).unwrap();
+    let error = Bundle::open(folder.path(), &cache).unwrap_err().to_string();
+    assert!(error.contains("embedding.onnx") && error.contains("sha256"), "{error}");
+
+    data.pop();
+    fs::write(&path, &data).unwrap();
+    assert!(Bundle::open(folder.path(), &cache).unwrap_err().to_string().contains("bytes"));
+}
+
+#[test]
+fn a_seed_that_makes_another_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |manifest| manifest["files"]["multitask"]["generated"]["seed"] = 99.into());
+    let cache = tempfile::tempdir().unwrap();
+    let error = Bundle::open(folder.path(), cache.path()).unwrap_err().to_string();
+    assert!(error.contains("seed 99"), "{error}");
+}
+
+#[test]
+fn a_damaged_generated_network_is_made_again_by_everybody_at_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let path = Bundle::open(&demo(), cache.path()).unwrap().multitask().to_owned();
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, b"cut off").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| Bundle::open(&demo(), cache.path()).unwrap());
+        }
+    });
+    assert!(fs::read(&path).unwrap() == good);
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+fn demo_seed() -> u64 {
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
+    manifest["files"]["multitask"]["generated"]["seed"].as_u64().unwrap()
+}

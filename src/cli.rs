@@ -148,9 +148,11 @@ mod tests {
 
     #[test]
     fn the_exit_code_says_whose_fault_it_is() {
-        let config = Config::load(&Layers { set: vec!["batch.max_frames=0".into()], ..Layers::default() }, []);
+        let config =
+            Config::load(&Layers { set: vec!["batch.max_frames=0".into()], ..Layers::default() }, []);
         assert_eq!(exit_code(&config.unwrap_err().into()), USAGE);
-        let lost = anyhow::Error::new(SinkError::NotConfirmed("timed out".into())).context("stage publish failed");
+        let lost =
+            anyhow::Error::new(SinkError::NotConfirmed("timed out".into())).context("stage publish failed");
         assert_eq!(exit_code(&lost), LOST);
         assert_eq!(exit_code(&anyhow::anyhow!("no model")), FAILED);
     }

@@ -108,7 +108,8 @@ impl Config {
             }
         }
         for assignment in &layers.set {
-            let (option, value) = assignment.split_once('=').ok_or_else(|| ConfigError::Set(assignment.clone()))?;
+            let (option, value) =
+                assignment.split_once('=').ok_or_else(|| ConfigError::Set(assignment.clone()))?;
             builder = set(builder, option.trim(), value.trim())?;
         }
         let config: Self = builder.build()?.try_deserialize()?;
@@ -150,7 +151,8 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, message: String| if holds { Ok(()) } else { Err(ConfigError::Invalid(message)) };
+        let check =
+            |holds: bool, message: String| if holds { Ok(()) } else { Err(ConfigError::Invalid(message)) };
         let Self { kafka, select, focus, batch, flow, publish, model, telemetry, decode, .. } = self;
         kafka.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         model.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
@@ -167,10 +169,14 @@ impl Config {
         let largest = model.batch_sizes.iter().copied().max().unwrap_or(0);
         check(
             (1..=largest).contains(&batch.max_frames),
-            format!("batch.max_frames {} is not within 1 and the largest of model.batch_sizes, {largest}", batch.max_frames),
+            format!(
+                "batch.max_frames {} is not within 1 and the largest of model.batch_sizes, {largest}",
+                batch.max_frames
+            ),
         )?;
         check(
-            flow.max_in_flight_frames >= batch.max_frames && flow.max_held_offsets >= flow.max_in_flight_frames,
+            flow.max_in_flight_frames >= batch.max_frames
+                && flow.max_held_offsets >= flow.max_in_flight_frames,
             format!(
                 "flow.max_in_flight_frames {} is not within batch.max_frames {} and flow.max_held_offsets {}",
                 flow.max_in_flight_frames, batch.max_frames, flow.max_held_offsets
@@ -179,15 +185,21 @@ impl Config {
         let dead_letter = kafka.max_value_bytes.saturating_add(DEAD_LETTER_OVERHEAD_BYTES);
         check(
             kafka.max_send_bytes >= dead_letter,
-            format!("kafka.max_send_bytes {} leaves no room for a dead letter, {dead_letter}", kafka.max_send_bytes),
+            format!(
+                "kafka.max_send_bytes {} leaves no room for a dead letter, {dead_letter}",
+                kafka.max_send_bytes
+            ),
         )?;
         let drain_ms = kafka.drain_timeout_ms;
         check(
             focus.max_wait_ms.max(batch.max_wait_ms) < drain_ms,
-            format!("focus.max_wait_ms and batch.max_wait_ms are not below kafka.drain_timeout_ms {drain_ms}"),
+            format!(
+                "focus.max_wait_ms and batch.max_wait_ms are not below kafka.drain_timeout_ms {drain_ms}"
+            ),
         )?;
         check(
-            drain_ms < telemetry.poll_timeout_seconds.saturating_mul(1_000) && drain_ms < MAX_POLL_INTERVAL_MS,
+            drain_ms < telemetry.poll_timeout_seconds.saturating_mul(1_000)
+                && drain_ms < MAX_POLL_INTERVAL_MS,
             format!(
                 "kafka.drain_timeout_ms {drain_ms} is not below telemetry.poll_timeout_seconds {} and {} s",
                 telemetry.poll_timeout_seconds,
@@ -221,7 +233,10 @@ mod tests {
 
     fn load(set: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let layers = Layers { set: set.iter().map(|it| (*it).to_owned()).collect(), ..Layers::default() };
-        Config::load(&layers, environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        Config::load(
+            &layers,
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
     }
 
     #[test]
@@ -233,13 +248,15 @@ mod tests {
     #[test]
     fn the_command_line_beats_the_environment_and_the_environment_beats_the_file() {
         let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-        std::fs::write(file.path(), "[select]\nmin_hpi = 100.0\nmax_hpi = 130.0\n[batch]\nmax_wait_ms = 7\n").unwrap();
+        std::fs::write(file.path(), "[select]\nmin_hpi = 100.0\nmax_hpi = 130.0\n[batch]\nmax_wait_ms = 7\n")
+            .unwrap();
         let layers = Layers {
             file: Some(file.path().into()),
             set: vec!["select.max_hpi=126".into()],
             ..Layers::default()
         };
-        let environment = [("MEMEBG__SELECT__MIN_HPI", "104"), ("MEMEBG__SELECT__MAX_HPI", "125"), ("PATH", "/")];
+        let environment =
+            [("MEMEBG__SELECT__MIN_HPI", "104"), ("MEMEBG__SELECT__MAX_HPI", "125"), ("PATH", "/")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let config = Config::load(&layers, environment).unwrap();
         assert_eq!((config.select.min_hpi, config.select.max_hpi), (104.0, 126.0));
@@ -296,11 +313,9 @@ mod tests {
 
     #[test]
     fn secrets_are_never_printed() {
-        let config = load(
-            &["kafka.properties.sasl_password=hunter", "kafka.properties.sasl_username=memebg"],
-            &[],
-        )
-        .unwrap();
+        let config =
+            load(&["kafka.properties.sasl_password=hunter", "kafka.properties.sasl_username=memebg"], &[])
+                .unwrap();
         let shown = config.redacted().unwrap();
         assert!(!shown.contains("hunter") && shown.contains("<redacted>"), "{shown}");
         assert!(shown.contains("sasl_username = \"memebg\""), "{shown}");

@@ -11,14 +11,14 @@ mod rejection;
 mod wire;
 
 pub use frame::{
-    Clocks, FRAME_EVENT_TYPE, FocalPlane, Frame, FrameEvent, FrameId, Image, ImageEvent,
-    ImageLocation, InseminationMethod, Instrument, MediaType, Text, TimeZeroSource,
+    Clocks, FRAME_EVENT_TYPE, FocalPlane, Frame, FrameEvent, FrameId, Image, ImageEvent, ImageLocation,
+    InseminationMethod, Instrument, MediaType, Text, TimeZeroSource,
 };
-pub(crate) use label::label_enum;
 pub use grade::{Expansion, GradeClass, Head, HeadGrade, Letter, Probabilities, gardner};
 pub use grade_event::{
     AbstainReason, Assessment, GRADE_EVENT_TYPE, GradeEvent, GradeId, GradeStatus, GraderIdentity, Heads,
     ModelIdentity, Timings,
 };
+pub(crate) use label::label_enum;
 pub use picture::Picture;
 pub use rejection::{Rejection, RejectionCode, Stage};

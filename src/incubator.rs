@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use embryo::{DevelopmentStage, Embryo, Truth};
 pub use render::{JPEG_QUALITY, Renderer};
-pub use replay::{Replay, replay};
+pub use replay::{Replay, read_image, replay};
 pub use schedule::IncubatorSettings;
 pub use synthetic::Incubator;
 

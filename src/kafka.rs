@@ -109,7 +109,9 @@ impl KafkaSettings {
         let plain = tables.into_iter().flat_map(BTreeMap::keys);
         for property in plain.chain(self.property_files.keys()) {
             if let Some((_, instead)) = OURS.iter().find(|(ours, _)| *ours == dotted(property)) {
-                return Err(Error::Settings(format!("kafka property {property} cannot be set here; use {instead}")));
+                return Err(Error::Settings(format!(
+                    "kafka property {property} cannot be set here; use {instead}"
+                )));
             }
         }
         Ok(())
@@ -124,7 +126,10 @@ impl KafkaSettings {
         }
         for (property, file) in &self.property_files {
             let secret = std::fs::read_to_string(file).map_err(|error| {
-                Error::Settings(format!("cannot read {} for kafka property {property}: {error}", file.display()))
+                Error::Settings(format!(
+                    "cannot read {} for kafka property {property}: {error}",
+                    file.display()
+                ))
             })?;
             client.set(dotted(property), secret.trim_end_matches(['\r', '\n']));
         }

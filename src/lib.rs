@@ -1,5 +1,6 @@
 //! memebg
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod incubator;

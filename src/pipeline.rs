@@ -179,7 +179,13 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
         ("decode", tokio::spawn(decode_stage(admitted, Arc::new(decoder), prepare, speak.clone()))),
         (
             "focus",
-            tokio::spawn(focus_stage(prepared, settings.focus, Arc::clone(&identity), sharpen, speak.clone())),
+            tokio::spawn(focus_stage(
+                prepared,
+                settings.focus,
+                Arc::clone(&identity),
+                sharpen,
+                speak.clone(),
+            )),
         ),
         ("batch", tokio::spawn(batch_stage(sharp, settings.batch, requests, metrics.clone()))),
     ];
@@ -230,9 +236,8 @@ async fn decode_stage(
 
 async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepared, Box<Spoken>> {
     let Admitted { raw, frame } = admitted;
-    let reject = |raw, frame, rejection| {
-        Err(Box::new(Spoken { raw, frame, verdict: Verdict::Reject(rejection) }))
-    };
+    let reject =
+        |raw, frame, rejection| Err(Box::new(Spoken { raw, frame, verdict: Verdict::Reject(rejection) }));
     let wanted = match frame {
         Ok(wanted) => wanted,
         Err(rejection) => return reject(raw, None, rejection),
@@ -355,7 +360,10 @@ async fn batch_stage(
             match batcher.close(Instant::now(), !open) {
                 Some((frames, waited)) => {
                     metrics.batch_closed(frames.len(), waited);
-                    anyhow::ensure!(grader.send(frames).is_ok(), "a grader ended while it waited for a batch");
+                    anyhow::ensure!(
+                        grader.send(frames).is_ok(),
+                        "a grader ended while it waited for a batch"
+                    );
                     continue;
                 }
                 None => idle.push(grader),
@@ -404,8 +412,7 @@ fn judge(judged: Judged<Envelope<Prepared>>, identity: &GraderIdentity) -> Envel
         let verdict = match opinion {
             Ok(opinion) => {
                 let (reasons, heads) = (opinion.reasons, Some(opinion.heads));
-                let event =
-                    GradeEvent::new(&body.frame, reasons, heads, identity, PIPELINE_VERSION, timings);
+                let event = GradeEvent::new(&body.frame, reasons, heads, identity, PIPELINE_VERSION, timings);
                 Verdict::Grade(Box::new(event))
             }
             Err(rejection) => Verdict::Reject(rejection),
@@ -464,7 +471,8 @@ async fn publish_stage(
 /// Age of a frame event: since its Kafka timestamp, or since it was received when it has none.
 fn age(raw: &RawMessage, received_at: Instant) -> Duration {
     let sent_at = raw.timestamp_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-    let since = sent_at.and_then(|sent_at| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + sent_at).ok());
+    let since =
+        sent_at.and_then(|sent_at| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + sent_at).ok());
     since.unwrap_or_else(|| received_at.elapsed())
 }
 

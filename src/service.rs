@@ -64,7 +64,14 @@ impl Service {
         tracing::info!(%address, "metrics and probes");
 
         let settings = config.model.clone();
-        let graders = tokio::task::spawn_blocking(move || model::load_graders(&settings)).await??;
+        let load = move || {
+            let mut graders = model::load_graders(&settings)?;
+            for grader in &mut graders {
+                grader.warm_up()?;
+            }
+            anyhow::Ok(graders)
+        };
+        let graders = tokio::task::spawn_blocking(load).await??;
         health.warmed_up();
         let identity = graders.first().context("no grader was loaded")?.identity().clone();
         let model = &identity.model;

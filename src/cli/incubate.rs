@@ -48,7 +48,8 @@ pub(super) async fn run(config: Config, args: IncubateArgs, stop: CancellationTo
     let frames = frames(&config.incubator, &args)?;
     let progress = FeedProgress::default();
     let (sent, feeding_stop) = (progress.clone(), stop.clone());
-    let feeding = tokio::task::spawn_blocking(move || feed(&config.kafka, frames, None, &sent, &feeding_stop));
+    let feeding =
+        tokio::task::spawn_blocking(move || feed(&config.kafka, frames, None, &sent, &feeding_stop));
     if let Some(seconds) = args.seconds {
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;

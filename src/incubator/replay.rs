@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use super::event::{Encoded, Exposure, Holder, frame_event};
 use super::{DevelopmentStage, IncubatorError, Photograph, Truth};
 use crate::domain::{
-    Expansion, FocalPlane, InseminationMethod, Instrument, Letter, MediaType, TimeZeroSource,
+    Expansion, FocalPlane, Image, ImageLocation, InseminationMethod, Instrument, Letter, MediaType,
+    TimeZeroSource,
 };
 
 /// Most images in one folder.
@@ -72,18 +73,7 @@ pub fn replay(
 
 impl Replay {
     fn photograph(&self, name: &str, path: &Path) -> Result<Photograph, IncubatorError> {
-        let bytes = read_bounded(path)?;
-        let not_an_image = || IncubatorError::NotAnImage { path: path.to_owned() };
-        let reader = ImageReader::new(Cursor::new(&bytes));
-        let reader = reader.with_guessed_format().map_err(|_| not_an_image())?;
-        let media_type = match reader.format() {
-            Some(ImageFormat::Jpeg) => MediaType::Jpeg,
-            Some(ImageFormat::Png) => MediaType::Png,
-            Some(ImageFormat::Bmp) => MediaType::Bmp,
-            Some(ImageFormat::Tiff) => MediaType::Tiff,
-            _ => return Err(not_an_image()),
-        };
-        let (width, height) = reader.into_dimensions().map_err(|_| not_an_image())?;
+        let (bytes, image) = read_image(path)?;
         let digest = hex::encode(Sha256::digest(name.as_bytes()));
         let embryo_id = format!("R-{}", digest.get(..16).unwrap_or(&digest));
         let exposure = Exposure {
@@ -103,6 +93,7 @@ impl Replay {
             insemination_method: InseminationMethod::Ivf,
             time_zero_source: TimeZeroSource::Manual,
         };
+        let (media_type, width, height) = (image.media_type, image.width, image.height);
         let image = Encoded { bytes: &bytes, media_type, width, height, um_per_px: None };
         Ok(Photograph {
             due: Duration::ZERO,
@@ -125,6 +116,34 @@ impl Iterator for Replay {
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.images.size_hint()
     }
+}
+
+/// An image file and its description: format, size and digest, without decoding it.
+///
+/// # Errors
+/// When it cannot be read, is too large, or is no JPEG, PNG, BMP or TIFF.
+pub fn read_image(path: &Path) -> Result<(Vec<u8>, Image), IncubatorError> {
+    let bytes = read_bounded(path)?;
+    let not_an_image = || IncubatorError::NotAnImage { path: path.to_owned() };
+    let reader = ImageReader::new(Cursor::new(&bytes));
+    let reader = reader.with_guessed_format().map_err(|_| not_an_image())?;
+    let media_type = match reader.format() {
+        Some(ImageFormat::Jpeg) => MediaType::Jpeg,
+        Some(ImageFormat::Png) => MediaType::Png,
+        Some(ImageFormat::Bmp) => MediaType::Bmp,
+        Some(ImageFormat::Tiff) => MediaType::Tiff,
+        _ => return Err(not_an_image()),
+    };
+    let (width, height) = reader.into_dimensions().map_err(|_| not_an_image())?;
+    let image = Image {
+        location: ImageLocation::Inline,
+        sha256: hex::encode(Sha256::digest(&bytes)),
+        media_type,
+        bytes: bytes.len() as u64,
+        width,
+        height,
+    };
+    Ok((bytes, image))
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, IncubatorError> {

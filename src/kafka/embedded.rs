@@ -43,7 +43,10 @@ impl EmbeddedBroker {
                     stopped.recv().ok();
                 }
                 Err(source) => {
-                    drop(started.send(Err(Error::Client { what: "embedded broker cannot be started", source })));
+                    drop(
+                        started
+                            .send(Err(Error::Client { what: "embedded broker cannot be started", source })),
+                    );
                 }
             }
         };

@@ -77,7 +77,7 @@ pub fn feed<E: Into<anyhow::Error>>(
         }
         if let Some(most) = max_unread_bytes {
             while !stop.is_cancelled() && lock(&sent).unread_bytes() + frame.event.len() > most {
-                forget_what_was_read(&group, &settings.frames_topic, &sent)?;
+                forget_what_was_read(&group, &settings.frames_topic, &sent);
                 std::thread::sleep(NAP / 5);
             }
         }
@@ -135,21 +135,22 @@ fn send(
 }
 
 /// Looks up what the group has committed.
-fn forget_what_was_read(
-    group: &BaseConsumer<LogContext>,
-    topic: &str,
-    sent: &Mutex<Sent>,
-) -> anyhow::Result<()> {
+fn forget_what_was_read(group: &BaseConsumer<LogContext>, topic: &str, sent: &Mutex<Sent>) {
     let mut asked = TopicPartitionList::new();
     for partition in lock(sent).unread.keys() {
         asked.add_partition(topic, *partition);
     }
     if asked.count() == 0 {
-        return Ok(());
+        return;
     }
-    let committed = group
-        .committed_offsets(asked, Timeout::After(LOOK_UP_TIMEOUT))
-        .context("committed offsets of the group cannot be looked up")?;
+    let committed = match group.committed_offsets(asked, Timeout::After(LOOK_UP_TIMEOUT)) {
+        Ok(committed) => committed,
+        // For a moment there may be no coordinator; the caller asks again.
+        Err(error) => {
+            tracing::debug!(%error, "committed offsets cannot be looked up");
+            return;
+        }
+    };
     let mut sent = lock(sent);
     for element in committed.elements() {
         if let (Offset::Offset(next), Some(unread)) =
@@ -158,7 +159,6 @@ fn forget_what_was_read(
             while unread.pop_front_if(|(offset, _)| *offset < next).is_some() {}
         }
     }
-    Ok(())
 }
 
 /// What was sent and is not known to be read.

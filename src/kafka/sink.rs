@@ -47,7 +47,9 @@ impl KafkaSink {
 impl Drop for KafkaSink {
     fn drop(&mut self) {
         // Everything that was to be confirmed has been waited for; this is for what was given up.
-        if let Err(error) = self.producer.flush(Timeout::After(self.flush_timeout.min(Duration::from_secs(1)))) {
+        if let Err(error) =
+            self.producer.flush(Timeout::After(self.flush_timeout.min(Duration::from_secs(1))))
+        {
             tracing::warn!(%error, "events were not flushed");
         }
     }
@@ -76,8 +78,10 @@ impl GradeSink for KafkaSink {
         let key = event.embryo_id.clone();
         let value = serde_json::to_vec(event);
         Box::pin(async move {
-            let value = value.map_err(|error| SinkError::NotConfirmed(format!("cannot write the event: {error}")))?;
-            send(&producer, FutureRecord::to(&topic).key(key.as_bytes()).payload(&value).headers(headers)).await
+            let value =
+                value.map_err(|error| SinkError::NotConfirmed(format!("cannot write the event: {error}")))?;
+            send(&producer, FutureRecord::to(&topic).key(key.as_bytes()).payload(&value).headers(headers))
+                .await
         })
     }
 
@@ -136,7 +140,9 @@ async fn send<K: rdkafka::message::ToBytes + ?Sized, V: rdkafka::message::ToByte
     match producer.send(record, Timeout::Never).await {
         Ok(_) => Ok(()),
         Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-            Err(SinkError::TooLarge("over the largest message that kafka.max_send_bytes or the topic allows".into()))
+            Err(SinkError::TooLarge(
+                "over the largest message that kafka.max_send_bytes or the topic allows".into(),
+            ))
         }
         Err((error, _)) => Err(SinkError::NotConfirmed(error.to_string())),
     }

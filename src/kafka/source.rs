@@ -61,9 +61,7 @@ pub struct SourceEnd {
 /// # Errors
 /// When the settings are refused. A cluster that is not reachable is not an error: librdkafka keeps
 /// trying, and the readiness probe says so.
-pub fn start(
-    parts: SourceParts,
-) -> Result<tokio::sync::oneshot::Receiver<Result<SourceEnd, Error>>, Error> {
+pub fn start(parts: SourceParts) -> Result<tokio::sync::oneshot::Receiver<Result<SourceEnd, Error>>, Error> {
     let context = SourceContext {
         ledger: parts.ledger.clone(),
         metrics: parts.metrics.clone(),
@@ -123,7 +121,8 @@ fn poll_until_stopped(
             }
             Some(Err(error)) => {
                 let text = error.to_string();
-                let repeated = last_error.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < SAME_ERROR);
+                let repeated =
+                    last_error.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < SAME_ERROR);
                 if !repeated {
                     tracing::warn!(topic, error = text, "cannot read frames; trying again");
                     last_error = Some((text, Instant::now()));
@@ -207,7 +206,10 @@ fn commit<C: ConsumerContext>(
 }
 
 fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {
-    list.elements_for_topic(topic).iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
+    list.elements_for_topic(topic)
+        .iter()
+        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+        .collect()
 }
 
 struct SourceContext {

@@ -27,9 +27,10 @@ struct Structured<'a> {
 /// A [`Rejection`] for a tombstone, an oversized value, an event type or version that is not known,
 /// and for what is not a frame event at all.
 pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<FrameEvent<'a>, Rejection> {
-    let value = message.value.filter(|value| !value.is_empty()).ok_or_else(|| {
-        Rejection::new(Stage::Decode, RejectionCode::EmptyValue, "message has no value")
-    })?;
+    let value = message
+        .value
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| Rejection::new(Stage::Decode, RejectionCode::EmptyValue, "message has no value"))?;
     if value.len() > max_value_bytes {
         return Err(Rejection::new(
             Stage::Decode,

@@ -101,9 +101,10 @@ impl<T> Focus<T> {
         }
         self.decided.push_back(key.clone());
         // The first of equals, so that the choice does not depend on arithmetic noise.
-        let best = run.planes.iter().enumerate().fold(None, |best: Option<(usize, f32)>, (at, (sharp, _))| {
-            best.filter(|(_, sharpest)| sharpest >= sharp).or(Some((at, *sharp)))
-        });
+        let best =
+            run.planes.iter().enumerate().fold(None, |best: Option<(usize, f32)>, (at, (sharp, _))| {
+                best.filter(|(_, sharpest)| sharpest >= sharp).or(Some((at, *sharp)))
+            });
         let mut others: Vec<T> = run.planes.into_iter().map(|(_, plane)| plane).collect();
         let sharpest = best.map(|(at, _)| others.remove(at));
         Some(Decided { sharpest, others })

@@ -104,7 +104,8 @@ impl Ledger {
     pub fn take_commits(&mut self) -> Vec<NextOffset> {
         let mut commits = Vec::new();
         for (id, partition) in &mut self.partitions {
-            if let Some(watermark) = partition.watermark.filter(|_| partition.watermark != partition.handed_out)
+            if let Some(watermark) =
+                partition.watermark.filter(|_| partition.watermark != partition.handed_out)
             {
                 partition.handed_out = Some(watermark);
                 commits.push((*id, watermark));

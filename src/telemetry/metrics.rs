@@ -140,7 +140,7 @@ impl Metrics {
             )?,
             age_at_publish: declare.histogram(
                 "frame_age_at_publish_seconds",
-                "Time from the photograph until the broker confirmed its event.",
+                "Time from the Kafka timestamp of a frame event until the broker confirmed its grade event.",
                 doubling(0.25, 20)?,
             )?,
             consumer_lag: declare
@@ -212,7 +212,7 @@ impl Metrics {
         self.0.inference.with_label_values(&[model]).observe(took.as_secs_f64());
     }
 
-    /// Age of a frame, from its photograph, when its event was confirmed.
+    /// Age of a frame event, from its Kafka timestamp, when its grade event was confirmed.
     pub fn frame_age_at_publish(&self, age: Duration) {
         self.0.age_at_publish.observe(age.as_secs_f64());
     }
@@ -262,6 +262,21 @@ impl Metrics {
             dead_lettered: sum(&self.0.dead_lettered),
             in_flight: self.0.in_flight.get(),
         }
+    }
+
+    /// Mean number of frames in the batches so far; 0 before the first.
+    #[must_use]
+    pub fn mean_batch_frames(&self) -> f64 {
+        let batches = &self.0.batch_size;
+        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 batches")]
+        let count = batches.get_sample_count().max(1) as f64;
+        batches.get_sample_sum() / count
+    }
+
+    /// Frames in the assigned partitions that are not committed, as last reported.
+    #[must_use]
+    pub fn consumer_lag(&self) -> i64 {
+        self.0.consumer_lag.get()
     }
 
     /// Every metric in the Prometheus text format 0.0.4.

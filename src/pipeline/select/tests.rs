@@ -46,8 +46,7 @@ fn the_policy_decides_about_the_planes() {
     let mut all = Selector::new(settings(FocalPlanePolicy::All));
     let mut sharpest = Selector::new(settings(FocalPlanePolicy::Sharpest));
     for plane in 0..7 {
-        let expected =
-            if plane == 3 { Decision::Keep } else { Decision::Skip(SkipReason::OtherFocalPlane) };
+        let expected = if plane == 3 { Decision::Keep } else { Decision::Skip(SkipReason::OtherFocalPlane) };
         assert_eq!(decide_at(&mut central, 1, plane, IN_WINDOW, 1), expected);
         assert_eq!(decide_at(&mut all, 1, plane, IN_WINDOW, 1), Decision::Keep);
         assert_eq!(decide_at(&mut sharpest, 1, plane, IN_WINDOW, 1), Decision::Candidate);

@@ -80,7 +80,7 @@ impl Place {
         let text = prefix.url.as_str();
         // The attempts are counted in one place, the fetcher.
         let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-        let unusable = |error: object_store::Error| format!("cannot be opened: {}", cause(&error));
+        let unusable = |error: object_store::Error| format!("cannot be opened: {error}");
         let mut directory = None;
         let store: Arc<dyn ObjectStore> = match prefix.scheme {
             ObjectStoreScheme::AmazonS3 => Arc::new(

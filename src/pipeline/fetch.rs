@@ -127,23 +127,12 @@ impl Fetcher {
     }
 
     async fn attempt(&self, place: &Place, address: &Address, expected_bytes: u64) -> Result<Bytes, Failure> {
-        let mut image = place.read(address).await?;
-        self.within_limit(image.size_bytes).map_err(Failure::Permanent)?;
-        if image.size_bytes != expected_bytes {
-            return Err(wrong_length(image.size_bytes, expected_bytes));
+        let image = place.open_image(address).await?;
+        self.within_limit(image.size_bytes()).map_err(Failure::Permanent)?;
+        if image.size_bytes() != expected_bytes {
+            return Err(wrong_length(image.size_bytes(), expected_bytes));
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(expected_bytes).unwrap_or(0));
-        while let Some(chunk) = image.next_chunk().await? {
-            bytes.extend_from_slice(&chunk);
-            // What the store said about the length need not be true.
-            if bytes.len() as u64 > expected_bytes {
-                return Err(wrong_length(bytes.len() as u64, expected_bytes));
-            }
-        }
-        if bytes.len() as u64 != expected_bytes {
-            return Err(wrong_length(bytes.len() as u64, expected_bytes));
-        }
-        Ok(bytes.into())
+        image.read(expected_bytes).await
     }
 
     fn within_limit(&self, bytes: u64) -> Result<(), Rejection> {

@@ -35,3 +35,78 @@ pub fn gate(decoded: &Decoded, width: u32, height: u32, settings: &QualitySettin
     ];
     checks.into_iter().filter_map(|(fails, reason)| fails.then_some(reason)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, Luma};
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::domain::{Image, ImageLocation, MediaType};
+    use crate::pipeline::decode::{DecodeSettings, picture};
+
+    const SETTINGS: QualitySettings = QualitySettings {
+        min_side_px: 224,
+        min_mean_grey: 20.0,
+        max_mean_grey: 235.0,
+        min_contrast: 4.0,
+        min_sharpness: 10.0,
+    };
+
+    fn reasons(photograph: &GrayImage) -> Vec<AbstainReason> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        photograph.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        let bytes = bytes.into_inner();
+        let (width, height) = photograph.dimensions();
+        let image = Image {
+            location: ImageLocation::Inline,
+            sha256: hex::encode(Sha256::digest(&bytes)),
+            media_type: MediaType::Png,
+            bytes: bytes.len() as u64,
+            width,
+            height,
+        };
+        let limits = DecodeSettings { max_image_bytes: 1 << 20, max_pixels: 1 << 20, threads: 1 };
+        gate(&picture(&bytes, &image, &limits, 224).unwrap(), width, height, &SETTINGS)
+    }
+
+    /// A bright ring with a little texture, somewhat like an expanded blastocyst.
+    fn blastocyst(side_px: u32) -> GrayImage {
+        let centre = f64::from(side_px) / 2.0;
+        GrayImage::from_fn(side_px, side_px, |x, y| {
+            let radius = (f64::from(x) - centre).hypot(f64::from(y) - centre) / centre;
+            let ring: u8 = if (0.6..0.7).contains(&radius) { 60 } else { 0 };
+            let texture = u8::try_from((x * 31 + y * 17 + x * y % 7) % 23).unwrap();
+            Luma([120 + ring + texture])
+        })
+    }
+
+    fn flat(grey: u8) -> GrayImage {
+        GrayImage::from_pixel(400, 400, Luma([grey]))
+    }
+
+    #[test]
+    fn a_normal_photograph_passes() {
+        assert_eq!(reasons(&blastocyst(400)), []);
+    }
+
+    #[test]
+    fn black_white_and_flat_grey_frames_are_refused_for_what_they_are() {
+        use AbstainReason::{Blurred, LowContrast, Overexposed, Underexposed};
+        assert_eq!(reasons(&flat(0)), [Underexposed, LowContrast, Blurred]);
+        assert_eq!(reasons(&flat(255)), [Overexposed, LowContrast, Blurred]);
+        assert_eq!(reasons(&flat(128)), [LowContrast, Blurred]);
+    }
+
+    #[test]
+    fn a_heavily_blurred_photograph_is_refused() {
+        assert_eq!(reasons(&image::imageops::blur(&blastocyst(400), 8.0)), [AbstainReason::Blurred]);
+    }
+
+    #[test]
+    fn the_shorter_side_decides_whether_a_photograph_is_too_small() {
+        assert_eq!(reasons(&blastocyst(223)), [AbstainReason::TooSmall]);
+        let strip = image::imageops::crop_imm(&blastocyst(400), 0, 100, 400, 200).to_image();
+        assert_eq!(reasons(&strip), [AbstainReason::TooSmall]);
+    }
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::StreamExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{ClientOptions, HttpClient, HttpConnector, HttpError};
@@ -13,10 +13,12 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, RetryConfig};
+use object_store::{
+    GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, RetryConfig,
+};
 use url::{Position, Url};
 
-use super::{Failure, not_allowed, unreachable};
+use super::{Failure, not_allowed, unreachable, wrong_length};
 use crate::domain::{Rejection, RejectionCode, Stage};
 
 /// Longest piece of a foreign error text that is passed on, characters.
@@ -42,11 +44,8 @@ pub(super) struct Place {
     directory: Option<PathBuf>,
 }
 
-/// An image that is about to be read.
-pub(super) struct Opened {
-    pub(super) size_bytes: u64,
-    chunks: BoxStream<'static, object_store::Result<Bytes>>,
-}
+/// An image of which only the metadata has been read.
+pub(super) struct OpenImage(GetResult);
 
 impl Address {
     /// The reason of a refusal is a predicate: "has a query".
@@ -80,7 +79,7 @@ impl Place {
         let text = prefix.url.as_str();
         // The attempts are counted in one place, the fetcher.
         let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-        let unusable = |error: object_store::Error| format!("cannot be opened: {}", cause(&error));
+        let unusable = |error: object_store::Error| format!("cannot be opened: {error}");
         let mut directory = None;
         let store: Arc<dyn ObjectStore> = match prefix.scheme {
             ObjectStoreScheme::AmazonS3 => Arc::new(
@@ -127,24 +126,46 @@ impl Place {
             && address.path.prefix_matches(&self.prefix.path)
     }
 
-    pub(super) async fn read(&self, address: &Address) -> Result<Opened, Failure> {
+    pub(super) async fn open_image(&self, address: &Address) -> Result<OpenImage, Failure> {
         let location = match &self.directory {
             Some(directory) => real_file(directory.clone(), address.url.clone()).await?,
             None => address.location.clone(),
         };
-        let result = self.store.get(&location).await.map_err(|error| failure(&error))?;
-        Ok(Opened { size_bytes: result.meta.size, chunks: result.into_stream() })
+        self.store.get(&location).await.map(OpenImage).map_err(|error| failure(&error))
     }
 }
 
-impl Opened {
-    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.chunks.next().await.transpose().map_err(|error| failure(&error))
+impl OpenImage {
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.0.meta.size
+    }
+
+    /// Everything, if it is exactly `expected_bytes` long.
+    pub(super) async fn read(self, expected_bytes: u64) -> Result<Bytes, Failure> {
+        let result = self.0;
+        if matches!(result.payload, GetResultPayload::File(..)) {
+            // In one go, and never more than the length that was checked.
+            return result.bytes().await.map_err(|error| failure(&error));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(expected_bytes).unwrap_or(0));
+        let mut chunks = result.into_stream();
+        while let Some(chunk) = chunks.next().await {
+            bytes.extend_from_slice(&chunk.map_err(|error| failure(&error))?);
+            // What the store said about the length need not be true.
+            if bytes.len() as u64 > expected_bytes {
+                break;
+            }
+        }
+        if bytes.len() as u64 != expected_bytes {
+            return Err(wrong_length(bytes.len() as u64, expected_bytes));
+        }
+        Ok(bytes.into())
     }
 }
 
 /// The file behind every symbolic link, if it is a regular file below `directory`. A directory that is
-/// itself a link was resolved when the place was opened.
+/// itself a link was resolved when the place was opened. Whoever may write there could swap a link between
+/// this check and the read; what is read must still be an image with the digest the event names.
 async fn real_file(directory: PathBuf, url: Url) -> Result<Path, Failure> {
     let resolve = move || {
         let path = url.to_file_path().map_err(|()| outside())?;

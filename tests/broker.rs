@@ -49,17 +49,35 @@ async fn send(producer: &FutureProducer, topic: &str, key: &str, payload: &[u8])
     delivery.map(|delivery| delivery.partition).map_err(|(error, _)| error)
 }
 
-/// The payloads of the next `count` messages, which the broker must hand over within a minute.
+/// The payloads of the next `count` messages, which the broker must hand over within a minute. Errors on the way are
+/// no failure by themselves: librdkafka reports a coordinator that is still loading like any other and tries again.
 fn receive(consumer: &BaseConsumer, count: usize) -> Vec<Vec<u8>> {
     let deadline = Instant::now() + PATIENCE;
-    let mut payloads = Vec::new();
+    let (mut payloads, mut errors) = (Vec::new(), Vec::new());
     while payloads.len() < count {
-        assert!(Instant::now() < deadline, "only {} of {count} messages within {PATIENCE:?}", payloads.len());
-        if let Some(message) = consumer.poll(Duration::from_millis(200)) {
-            payloads.push(message.expect("a message").payload().expect("a payload").to_vec());
+        assert!(Instant::now() < deadline, "only {} of {count} messages came; {errors:?}", payloads.len());
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => payloads.push(message.payload().expect("a payload").to_vec()),
+            Some(Err(error)) => errors.push(error),
+            None => {}
         }
     }
     payloads
+}
+
+/// What the group has committed on the `partitions` of `topic`, asked again while its coordinator is still loading.
+fn committed(consumer: &BaseConsumer, topic: &str, partitions: i32) -> TopicPartitionList {
+    let deadline = Instant::now() + PATIENCE;
+    let mut asked = TopicPartitionList::new();
+    for partition in 0..partitions {
+        asked.add_partition(topic, partition);
+    }
+    loop {
+        match consumer.committed_offsets(asked.clone(), Duration::from_secs(5)) {
+            Ok(offsets) => return offsets,
+            Err(error) => assert!(Instant::now() < deadline, "no committed offsets: {error}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -112,11 +130,7 @@ async fn a_group_goes_on_behind_its_commit_after_the_broker_restarts() {
     kafka.restart();
 
     let second = consumer(&kafka, "graders");
-    let mut asked = TopicPartitionList::new();
-    for partition in 0..3 {
-        asked.add_partition("frames", partition);
-    }
-    let committed = second.committed_offsets(asked, PATIENCE).expect("the group's offsets");
+    let committed = committed(&second, "frames", 3);
     for (partition, sent) in sent_per_partition {
         let kept = committed.find_partition("frames", partition).map(|found| found.offset());
         assert_eq!(kept, Some(Offset::Offset(sent)), "partition {partition}");

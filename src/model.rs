@@ -12,6 +12,7 @@ mod device;
 pub mod manifest;
 pub mod multitask;
 pub mod onnx;
+mod runs;
 pub mod runtime;
 pub mod session;
 pub mod untrained;

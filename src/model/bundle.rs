@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use super::cache::{sha256_of, write_whole};
+use super::cache::{cache_dir, sha256_of, write_whole};
 use super::manifest::{Generated, Manifest, ModelFile};
 use super::untrained::untrained_multitask;
 use crate::domain::ModelIdentity;
@@ -26,18 +26,19 @@ pub struct Bundle {
 
 impl Bundle {
     /// Reads the manifest in `dir` and verifies every file it names. A network that the manifest
-    /// says is generated is made in `cache_dir` when it is not there yet.
+    /// says is generated is made in the cache folder when it is not there yet; see [`cache_dir`]
+    /// for what an empty `cache` means.
     ///
     /// # Errors
     /// [`ModelError::Bundle`] naming the file and what is wrong with it, or [`ModelError::Cache`].
-    pub fn open(dir: &Path, cache_dir: &Path) -> Result<Self, ModelError> {
+    pub fn open(dir: &Path, cache: &Path) -> Result<Self, ModelError> {
         let path = dir.join("manifest.json");
         let json = read_capped(&path)?;
         let manifest = Manifest::from_json(&json).map_err(|reason| ModelError::bundle(&path, reason))?;
         let embedding = stored(dir, &manifest.files.embedding)?;
         let multitask = match &manifest.files.multitask.generated {
             None => stored(dir, &manifest.files.multitask)?,
-            Some(from) => generated(&path, cache_dir, &manifest.files.multitask, from)?,
+            Some(from) => generated(&path, cache, &manifest.files.multitask, from)?,
         };
         if manifest.untrained {
             tracing::warn!(
@@ -111,11 +112,11 @@ fn verify(path: &Path, file: &ModelFile) -> Result<(), String> {
 /// The name in the cache is the digest, so bundles share what is equal and never meet what is not.
 fn generated(
     manifest: &Path,
-    cache_dir: &Path,
+    cache: &Path,
     file: &ModelFile,
     from: &Generated,
 ) -> Result<PathBuf, ModelError> {
-    let folder = cache_dir.join("models");
+    let folder = cache_dir(cache)?.join("models");
     let path = folder.join(format!("{}.onnx", file.sha256));
     if verify(&path, file).is_ok() {
         return Ok(path);

@@ -43,13 +43,13 @@ impl fmt::Display for Device {
 }
 
 impl Device {
-    /// Devices to try in order. Only `auto` has a second choice.
-    pub(super) fn candidates(policy: DevicePolicy, device_id: u16) -> Vec<Self> {
+    /// The device to take, and the one to take instead when that fails. Only `auto` has one.
+    pub(super) fn choose(policy: DevicePolicy, device_id: u16) -> (Self, Option<Self>) {
         match policy {
-            DevicePolicy::Auto => vec![Self::Cuda(device_id), Self::Cpu],
-            DevicePolicy::Cpu => vec![Self::Cpu],
-            DevicePolicy::Cuda => vec![Self::Cuda(device_id)],
-            DevicePolicy::TensorRt => vec![Self::TensorRt(device_id)],
+            DevicePolicy::Auto => (Self::Cuda(device_id), Some(Self::Cpu)),
+            DevicePolicy::Cpu => (Self::Cpu, None),
+            DevicePolicy::Cuda => (Self::Cuda(device_id), None),
+            DevicePolicy::TensorRt => (Self::TensorRt(device_id), None),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::multitask::SIDE_PX;
@@ -21,8 +22,8 @@ pub struct Manifest {
     pub name: String,
     /// Version of the bundle.
     pub version: String,
-    /// Date of its making, e.g. `2026-01-31`.
-    pub created: String,
+    /// Date of its making.
+    pub created: NaiveDate,
     /// SPDX expression.
     pub license: String,
     /// What the models were trained on, in words, for whoever has to judge the grades.
@@ -178,6 +179,11 @@ impl Manifest {
                 return Err(format!("{field} {value:?} is not 1 to 64 ASCII characters without spaces"));
             }
         }
+        for (field, value) in [("license", &self.license), ("training_data", &self.training_data)] {
+            if value.trim().is_empty() {
+                return Err(format!("{field} is empty; say what it is, or \"none\""));
+            }
+        }
         if self.input.side_px != SIDE_PX {
             return Err(format!("input.side_px is {}, expected {SIDE_PX}", self.input.side_px));
         }
@@ -279,6 +285,12 @@ mod tests {
         assert!(refusal(|json| json["input"]["gamma"] = 2.into()).contains("gamma"));
         let error = refusal(|json| drop(json.as_object_mut().unwrap().remove("untrained")));
         assert!(error.contains("untrained"), "{error}");
+    }
+
+    #[test]
+    fn a_bundle_that_does_not_say_what_it_was_trained_on_is_refused() {
+        assert!(refusal(|json| json["training_data"] = " ".into()).contains("training_data"));
+        assert!(refusal(|json| json["created"] = "yesterday".into()).contains("line"));
     }
 
     #[test]

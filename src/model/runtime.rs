@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ort::environment::{Environment, GlobalThreadPoolOptions};
+use ort::logging::LogLevel;
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
@@ -92,12 +93,16 @@ pub fn environment(settings: &RuntimeSettings, intra_op_threads: usize) -> Resul
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
     }
-    let library = locate(settings)?;
+    let built = load(&locate(settings)?, intra_op_threads)?;
+    Ok(environment.insert(built).clone())
+}
+
+fn load(library: &Path, intra_op_threads: usize) -> Result<Environment, ModelError> {
     let failed = |error: &dyn std::fmt::Display| {
         ModelError::Runtime(format!("{} cannot be used: {error}", library.display()))
     };
     // The library must be loaded explicitly before anything else: ort aborts the process otherwise.
-    let builder = ort::init_from(&library).map_err(|error| failed(&error))?;
+    let builder = ort::init_from(library).map_err(|error| failed(&error))?;
     let pool = GlobalThreadPoolOptions::default()
         .with_intra_threads(intra_op_threads)
         .and_then(|pool| pool.with_inter_threads(1))
@@ -109,8 +114,10 @@ pub fn environment(settings: &RuntimeSettings, intra_op_threads: usize) -> Resul
         .with_global_thread_pool(pool)
         .build()
         .map_err(|error| failed(&error))?;
+    // Below warnings it reports every run of every session.
+    built.set_log_level(LogLevel::Warning);
     tracing::info!(library = %library.display(), intra_op_threads, "onnx runtime loaded");
-    Ok(environment.insert(built).clone())
+    Ok(built)
 }
 
 /// The library to load: the configured one, else the cached one, else a fetched one.
@@ -259,6 +266,15 @@ mod tests {
         fs::create_dir_all(&cached).unwrap();
         fs::write(cached.join(format!("{}.so", wheel().unwrap().platform)), b"cut off").unwrap();
         assert!(locate(&settings("", folder.path())).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_library_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libonnxruntime.so");
+        fs::write(&path, b"text").unwrap();
+        let error = load(&path, 1).unwrap_err().to_string();
+        assert!(error.contains("libonnxruntime.so cannot be used"), "{error}");
     }
 
     #[test]

@@ -8,11 +8,11 @@ use ort::session::{Session, SessionOutputs};
 use ort::value::TensorRef;
 
 use super::bundle::Bundle;
-use super::cache::cache_dir;
 use super::contract::{EMBEDDING, HEADS, IMAGE, check_embedding, check_multitask, check_opset};
 use super::device::Device;
 use super::manifest::{HeadManifest, HeadManifests, Input, ModelFile};
 use super::multitask::EMBEDDING_WIDTH;
+use super::runs::{Run, padded, runs, usable_sizes};
 use super::{ModelError, ModelSettings, runtime};
 use crate::domain::{AbstainReason, GradeClass, GraderIdentity, HeadGrade, Heads, Picture};
 use crate::pipeline::grade::{GradedBatch, Grader, GraderError, NotFinite, Opinion};
@@ -25,22 +25,18 @@ const CHANNELS: usize = 3;
 /// [`ModelError`] saying which setting, file or device is wrong and what to do.
 pub fn load_graders(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, ModelError> {
     settings.validate()?;
-    let bundle = Bundle::open(&settings.bundle, &cache_dir(&settings.runtime.cache_dir)?)?;
+    let bundle = Bundle::open(&settings.bundle, &settings.runtime.cache_dir)?;
     let environment = runtime::environment(&settings.runtime, settings.intra_op_threads)?;
     let load = |device| OnnxGrader::load(&environment, &bundle, device, &settings.batch_sizes);
 
-    let mut candidates = Device::candidates(settings.device, settings.device_id).into_iter().peekable();
-    let (device, first) = loop {
-        let Some(device) = candidates.next() else {
-            return Err(ModelError::Settings("there is no device to try".to_owned()));
-        };
-        match load(device) {
-            Ok(grader) => break (device, grader),
-            Err(error @ ModelError::Device { .. }) if candidates.peek().is_some() => {
-                tracing::warn!(%error, "trying the next device");
-            }
-            Err(error) => return Err(error),
+    let (device, fallback) = Device::choose(settings.device, settings.device_id);
+    let (device, first) = match (load(device), fallback) {
+        (Ok(grader), _) => (device, grader),
+        (Err(error @ ModelError::Device { .. }), Some(fallback)) => {
+            tracing::warn!(%error, device = %fallback, "no GPU can be used");
+            (fallback, load(fallback)?)
         }
+        (Err(error), _) => return Err(error),
     };
     tracing::info!(%device, graders = settings.graders, precision = %first.identity.precision, "models loaded");
     let mut graders: Vec<Box<dyn Grader>> = vec![Box::new(first)];
@@ -72,13 +68,6 @@ struct Model {
     sizes: Vec<usize>,
 }
 
-/// Part of a batch that goes through a model in one run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
-    first_frame: usize,
-    frames: usize,
-}
-
 impl Model {
     fn load(
         environment: &Environment,
@@ -94,33 +83,6 @@ impl Model {
             .map_err(|reason| ModelError::bundle(path, reason))?;
         Ok(Self { session, sizes: usable_sizes(batch_sizes, file.max_batch_frames) })
     }
-}
-
-/// Batch sizes that the model allows, rising; its own limit when it allows none of them.
-fn usable_sizes(batch_sizes: &[usize], max_batch_frames: usize) -> Vec<usize> {
-    let allowed: Vec<usize> = batch_sizes.iter().copied().filter(|size| *size <= max_batch_frames).collect();
-    if allowed.is_empty() { vec![max_batch_frames] } else { allowed }
-}
-
-/// Cuts a batch into runs: the largest size as often as it fits, then the smallest that holds the
-/// rest. The last run may reach past the batch, into padding.
-fn runs(frames: usize, sizes: &[usize]) -> Vec<Run> {
-    let mut runs = Vec::new();
-    let mut first_frame = 0;
-    while first_frame < frames {
-        let left = frames - first_frame;
-        let Some(size) = sizes.iter().copied().find(|size| *size >= left).or(sizes.last().copied()) else {
-            break;
-        };
-        runs.push(Run { first_frame, frames: size });
-        first_frame += size;
-    }
-    runs
-}
-
-/// Frames that a batch takes up with its padding.
-fn padded(frames: usize, sizes: &[usize]) -> usize {
-    runs(frames, sizes).last().map_or(0, |run| run.first_frame + run.frames)
 }
 
 impl OnnxGrader {
@@ -319,38 +281,4 @@ fn outside() -> GraderError {
 
 fn failed(error: ort::Error) -> GraderError {
     GraderError(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frames(batch: usize, sizes: &[usize]) -> Vec<usize> {
-        runs(batch, sizes).iter().map(|run| run.frames).collect()
-    }
-
-    #[test]
-    fn a_batch_is_padded_up_to_the_next_prepared_size() {
-        assert_eq!(frames(3, &[1, 2, 4, 8]), [4]);
-        assert_eq!(frames(8, &[1, 2, 4, 8]), [8]);
-        assert_eq!(frames(1, &[4]), [4]);
-    }
-
-    #[test]
-    fn a_model_with_a_lower_limit_takes_the_batch_in_pieces() {
-        assert_eq!(usable_sizes(&[1, 2, 4, 8], 1), [1]);
-        assert_eq!(usable_sizes(&[4, 8], 2), [2]);
-        assert_eq!(frames(3, &[1]), [1, 1, 1]);
-        assert_eq!(frames(7, &[1, 2, 4]), [4, 4]);
-        assert_eq!(runs(3, &[2])[1], Run { first_frame: 2, frames: 2 });
-    }
-
-    #[test]
-    fn no_batch_reaches_past_the_space_of_the_largest() {
-        for sizes in [&[1][..], &[3], &[2, 5], &[1, 2, 4, 8]] {
-            for batch in 1..=20 {
-                assert!(padded(batch, sizes) <= padded(20, sizes), "{batch} frames, {sizes:?}");
-            }
-        }
-    }
 }

@@ -43,7 +43,7 @@ pub struct Photograph {
 #[derive(Debug, thiserror::Error)]
 pub enum IncubatorError {
     /// A setting that no incubator could have.
-    #[error("incubator.{field} is {value}: {want}")]
+    #[error("incubator.{field} is {value}: want {want}")]
     Setting {
         /// Name of the field of [`IncubatorSettings`].
         field: &'static str,

@@ -96,28 +96,29 @@ impl Renderer {
             });
             let out = radius + 0.55 * bud;
             let (bx, by) = (x + out * hatch_cos, y + out * hatch_sin);
-            self.wall(embryo, (bx, by), bud, 11, embryo.te());
+            self.wall(embryo, (bx, by), bud, 11, embryo.te);
         } else if blastocyst.expansion < 5.0 {
             let thickness = between(blastocyst.expansion - 2.0, &[12.0, 5.5, 3.5]);
             self.zona(embryo, (x, y), radius + 0.5, thickness);
         }
         self.shadows(embryo, (x, y), radius);
-        self.wall(embryo, (x, y), radius, 12, embryo.te());
+        self.wall(embryo, (x, y), radius, 12, embryo.te);
         self.inner_cell_mass(embryo, (x, y), radius, blastocyst.axis);
     }
 
     /// Trophectoderm above and below the focal plane: faint, soft, seen through the cavity.
     fn shadows(&mut self, embryo: &Embryo, (x, y): (f32, f32), radius: f32) {
         let mut random = Random::new(mix(&[embryo.seed, 11]));
-        for _ in 0..9 {
+        for _ in 0..6 {
             let (angle, r) = (random.within(0.0, TAU), 0.75 * radius * random.within(0.0, 1.0).sqrt());
-            let z = random.within(25.0, 45.0) * if random.chance(0.5) { 1.0 } else { -1.0 };
+            let depth = (random.within(0.5, 0.7) * radius).min(45.0);
+            let z = if random.chance(0.5) { depth } else { -depth };
             let turn = random.within(0.0, PI);
             let body = Body {
                 along: random.within(0.2, 0.36) * radius,
                 across: random.within(0.12, 0.2) * radius,
                 direction: (turn.cos(), turn.sin()),
-                wobble: 0.1,
+                wobble: 0.04,
                 ..Body::round(x + r * angle.cos(), y + r * angle.sin(), z, 1.0)
             };
             self.canvas.draw(&Body {
@@ -175,9 +176,9 @@ impl Renderer {
     fn inner_cell_mass(&mut self, embryo: &Embryo, (x, y): (f32, f32), radius: f32, axis: f32) {
         let mut random = Random::new(mix(&[embryo.seed, 13]));
         let scale = (radius / 85.0).powf(0.6);
-        let (cells, along, across, size) = match embryo.icm() {
+        let (cells, along, across, size) = match embryo.icm {
             Letter::A => (26, 33.0, 24.0, 7.5),
-            Letter::B => (11, 30.0, 22.0, 8.5),
+            Letter::B => (13, 29.0, 20.0, 9.5),
             Letter::C => (3, 14.0, 9.0, 7.0),
         };
         let (along, across, size) = (along * scale, across * scale, size * scale);
@@ -186,7 +187,7 @@ impl Renderer {
         let (sin, cos) = axis.sin_cos();
         let (cx, cy, z) = (x + r * cos, y + r * sin, random.within(-10.0, 10.0));
         let tangent = (-sin, cos);
-        if embryo.icm() == Letter::A {
+        if embryo.icm == Letter::A {
             let clump = Body {
                 along,
                 across,
@@ -197,7 +198,7 @@ impl Renderer {
             };
             self.canvas.draw(&Body { edge: 0.24, tone: -0.025, grain: 0.028, relief: 0.07, ..clump });
         }
-        let (edge, spread) = if embryo.icm() == Letter::A { (0.085, 0.74) } else { (0.19, 0.95) };
+        let (edge, spread) = if embryo.icm == Letter::A { (0.085, 0.74) } else { (0.15, 0.9) };
         for index in 0..cells {
             let angle = index as f32 * 2.399_963 + random.within(-0.4, 0.4);
             let out = spread * ((index as f32 + 0.5) / cells as f32).sqrt();
@@ -208,11 +209,11 @@ impl Renderer {
                 ..Body::round(
                     cx + u * tangent.0 + v * cos,
                     cy + u * tangent.1 + v * sin,
-                    z + random.within(-8.0, 8.0),
+                    z + random.within(-6.0, 6.0),
                     size * random.within(0.8, 1.25),
                 )
             };
-            self.canvas.draw(&Body { edge, tone: -0.006, grain: 0.012, relief: 0.05, ..body });
+            self.canvas.draw(&Body { edge, tone: -0.008, grain: 0.016, relief: 0.05, ..body });
         }
     }
 }

@@ -62,8 +62,8 @@ pub struct Embryo {
     pace: f32,
     expansion_pace: f32,
     arrests_at_hpi: Option<f32>,
-    icm: Letter,
-    te: Letter,
+    pub(super) icm: Letter,
+    pub(super) te: Letter,
     /// Share of the volume lost to fragments, 0 to 0.3.
     pub(super) fragmentation: f32,
 }
@@ -100,18 +100,6 @@ impl Embryo {
     #[must_use]
     pub fn with_quality(seed: u64, icm: Letter, te: Letter) -> Self {
         Self { icm, te, arrests_at_hpi: None, ..Self::new(seed) }
-    }
-
-    /// Quality of the inner cell mass, whether it is visible yet or not.
-    #[must_use]
-    pub fn icm(&self) -> Letter {
-        self.icm
-    }
-
-    /// Quality of the trophectoderm, whether it is visible yet or not.
-    #[must_use]
-    pub fn te(&self) -> Letter {
-        self.te
     }
 
     /// The hour at which this embryo reaches an expansion; an arrested embryo never does.
@@ -185,4 +173,59 @@ fn expansion_after(hours: f32) -> f32 {
     }
     let hatched = EXPANSION_HOURS.last().copied().unwrap_or_default();
     6.0 + ((hours - hatched) / 20.0).min(0.99)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn truths(seed: u64) -> Vec<Truth> {
+        (0..144).map(|hour| Embryo::new(seed).truth_at(f64::from(hour))).collect()
+    }
+
+    #[test]
+    fn an_embryo_never_develops_backwards() {
+        for seed in 0..300 {
+            let course: Vec<_> = truths(seed).iter().map(|truth| (truth.stage as u8, truth.exp)).collect();
+            assert!(course.is_sorted(), "seed {seed}: {course:?}");
+        }
+    }
+
+    #[test]
+    fn letters_are_given_from_expansion_three_on_and_only_there() {
+        for truth in (0..100).flat_map(truths) {
+            let lettered = truth.exp.is_some_and(|exp| exp >= Expansion::E3);
+            assert_eq!((truth.icm.is_some(), truth.te.is_some()), (lettered, lettered));
+            assert_eq!(truth.exp.is_some(), truth.stage == DevelopmentStage::Blastocyst);
+        }
+    }
+
+    #[test]
+    fn about_three_in_four_become_blastocysts_and_every_class_occurs() {
+        let ends: Vec<Truth> = (0..2_000).map(|seed| Embryo::new(seed).truth_at(140.0)).collect();
+        let blastocysts = ends.iter().filter(|truth| truth.exp.is_some()).count();
+        assert!((1_400..1_600).contains(&blastocysts), "{blastocysts}");
+        let day_five: Vec<Truth> = (0..2_000).map(|seed| Embryo::new(seed).truth_at(110.0)).collect();
+        let expansions: HashSet<_> = day_five.iter().chain(&ends).filter_map(|truth| truth.exp).collect();
+        assert_eq!(expansions.len(), 6);
+        for letter in Letter::ALL {
+            let share = |of: fn(&Truth) -> Option<Letter>| {
+                ends.iter().filter(|truth| of(truth) == Some(*letter)).count() as f64 / blastocysts as f64
+            };
+            assert!(share(|truth| truth.icm) > 0.1 && share(|truth| truth.te) > 0.1, "{letter}");
+        }
+    }
+
+    #[test]
+    fn an_average_embryo_keeps_the_times_of_the_textbook() {
+        let embryo = Embryo { pace: 1.0, ..Embryo::with_quality(1, Letter::A, Letter::A) };
+        assert_eq!(embryo.development_at(18.0), Development::Zygote { pronuclei: true });
+        assert_eq!(embryo.development_at(30.0), Development::Cleavage { cells: 2 });
+        assert_eq!(embryo.development_at(44.0), Development::Cleavage { cells: 4 });
+        assert_eq!(embryo.development_at(68.0), Development::Cleavage { cells: 8 });
+        assert_eq!(embryo.development_at(92.0), Development::Morula { compaction: 1.0 });
+        assert_eq!(embryo.truth_at(103.0).exp, Some(Expansion::E1));
+    }
 }

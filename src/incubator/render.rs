@@ -204,3 +204,83 @@ impl Renderer {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Expansion, Letter};
+
+    fn with(icm: Letter, te: Letter) -> Embryo {
+        Embryo::with_quality(21, icm, te)
+    }
+
+    /// Variance of the Laplacian: the usual measure of sharpness.
+    fn sharpness(picture: &GrayImage) -> f64 {
+        let grey = |x: u32, y: u32| f64::from(picture.get_pixel(x, y)[0]);
+        let inner = 1..picture.width() - 1;
+        let laplacian: Vec<f64> = inner
+            .clone()
+            .flat_map(|y| inner.clone().map(move |x| (x, y)))
+            .map(|(x, y)| {
+                grey(x - 1, y) + grey(x + 1, y) + grey(x, y - 1) + grey(x, y + 1) - 4.0 * grey(x, y)
+            })
+            .collect();
+        let count = laplacian.len() as f64;
+        let mean = laplacian.iter().sum::<f64>() / count;
+        laplacian.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count
+    }
+
+    #[test]
+    fn the_central_plane_is_sharper_than_a_defocused_one_at_every_stage() {
+        let mut renderer = Renderer::new(160);
+        let embryo = with(Letter::A, Letter::A);
+        for hpi in [18.0, 30.0, 92.0, 106.0, 118.0, 140.0] {
+            let sharp = sharpness(&renderer.render(&embryo, hpi, 0.0));
+            let defocused = sharpness(&renderer.render(&embryo, hpi, 45.0));
+            assert!(sharp > 1.25 * defocused, "hpi {hpi}: {sharp} against {defocused}");
+        }
+    }
+
+    #[test]
+    fn each_letter_changes_what_is_seen() {
+        let mut renderer = Renderer::new(160);
+        let mut of = |icm, te| {
+            let embryo = with(icm, te);
+            let hpi = embryo.reaches_hpi(Expansion::E4).unwrap() + 1.0;
+            renderer.render(&embryo, f64::from(hpi), 0.0)
+        };
+        let best = of(Letter::A, Letter::A);
+        // The noise is the same, so whatever differs is structure.
+        let share = |other: GrayImage| {
+            let changed = best.iter().zip(other.iter()).filter(|(a, b)| a.abs_diff(**b) > 8).count();
+            changed as f64 / best.len() as f64
+        };
+        for letter in [Letter::B, Letter::C] {
+            let (icm, te) = (share(of(letter, Letter::A)), share(of(Letter::A, letter)));
+            assert!(icm > 0.015 && te > 0.015, "{letter}: {icm} and {te} of the picture");
+        }
+    }
+
+    #[test]
+    fn the_same_arguments_give_the_same_pixels_whatever_was_drawn_before() {
+        let embryo = with(Letter::B, Letter::B);
+        let mut renderer = Renderer::new(64);
+        let first = renderer.render(&embryo, 116.0, 15.0);
+        let other = renderer.render(&embryo, 117.0, 15.0);
+        assert_ne!(first, other);
+        assert_eq!(first, renderer.render(&embryo, 116.0, 15.0));
+        assert_eq!(first, Renderer::new(64).render(&embryo, 116.0, 15.0));
+    }
+
+    #[test]
+    fn a_picture_is_neither_dark_nor_burnt_out_at_any_hour() {
+        let mut renderer = Renderer::new(64);
+        for seed in 0..8 {
+            for hour in (0..144).step_by(12) {
+                let picture = renderer.render(&Embryo::new(seed), f64::from(hour), 0.0);
+                let clipped = picture.iter().filter(|grey| **grey == 0 || **grey == 255).count();
+                assert!(clipped < 41, "seed {seed}, hpi {hour}: {clipped} of 4096 pixels");
+            }
+        }
+    }
+}

@@ -53,18 +53,16 @@ pub fn replay(
     let mut images = Vec::new();
     for entry in dir.read_dir().map_err(read)? {
         let path = entry.map_err(read)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let wanted =
-            extension.is_some_and(|text| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(text)));
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| wanted && path.is_file())
-        else {
+        let extension = path.extension().unwrap_or_default();
+        if !EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)) || !path.is_file() {
             continue;
-        };
+        }
         if images.len() == MAX_IMAGES {
             let limit = format!("{MAX_IMAGES} images in one folder");
             return Err(IncubatorError::TooLarge { path: dir.to_owned(), limit });
         }
-        images.push((name.to_owned(), path));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        images.push((name, path));
     }
     images.sort();
     let truths = labels.map(read_labels).transpose()?.unwrap_or_default();
@@ -211,4 +209,106 @@ fn label(line: &str) -> Result<(&str, Truth), String> {
         return Err("ICM and TE are defined from EXP 3 only".to_owned());
     }
     Ok((image, Truth { stage, exp, icm, te }))
+}
+
+#[cfg(test)]
+mod tests {
+    use image::GrayImage;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::domain::FrameEvent;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_770_000_000, 0).unwrap()
+    }
+
+    fn folder(names: &[&str]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            GrayImage::new(40, 30).save(folder.path().join(name)).unwrap();
+        }
+        folder
+    }
+
+    /// The truth of the only image of a folder with these labels.
+    fn labelled(text: &str) -> Result<Option<Truth>, IncubatorError> {
+        let folder = folder(&["a.png"]);
+        let labels = folder.path().join("labels.csv");
+        std::fs::write(&labels, text).unwrap();
+        let photograph = replay(folder.path(), Some(&labels), "lab", now())?.next().unwrap()?;
+        Ok(photograph.truth)
+    }
+
+    #[test]
+    fn every_picture_becomes_one_central_frame_on_day_five_in_name_order() {
+        let folder = folder(&["b.jpg", "a.png", "c.BMP", "d.tiff"]);
+        std::fs::write(folder.path().join("notes.txt"), "not an image").unwrap();
+        let photographs: Vec<_> =
+            replay(folder.path(), None, "lab", now()).unwrap().map(Result::unwrap).collect();
+        let types = photographs.iter().map(|photograph| {
+            let event = FrameEvent::from_json(&photograph.event).unwrap();
+            let clocks = event.validate(now(), 0).unwrap();
+            assert_eq!((clocks.hpi, event.focal_offset_um), (116.0, 0.0));
+            assert_eq!((event.image.width, event.image.height), (40, 30));
+            assert_eq!(&*event.embryo_id, &photograph.embryo_id);
+            event.image.media_type
+        });
+        let types: Vec<_> = types.collect();
+        assert_eq!(types, [MediaType::Png, MediaType::Jpeg, MediaType::Bmp, MediaType::Tiff]);
+    }
+
+    #[test]
+    fn the_file_name_travels_neither_in_the_key_nor_in_the_event() {
+        let folder = folder(&["jane-doe.png"]);
+        let photograph = replay(folder.path(), None, "lab", now()).unwrap().next().unwrap().unwrap();
+        let event = String::from_utf8(photograph.event).unwrap();
+        assert!(!event.contains("jane") && !photograph.embryo_id.contains("jane"));
+    }
+
+    #[test]
+    fn the_content_decides_the_media_type_and_other_content_is_an_error_of_that_file_alone() {
+        let folder = folder(&["a.png", "z.png"]);
+        std::fs::rename(folder.path().join("a.png"), folder.path().join("a.jpg")).unwrap();
+        std::fs::write(folder.path().join("m.jpg"), "text").unwrap();
+        let results: Vec<_> = replay(folder.path(), None, "lab", now()).unwrap().collect();
+        let first = results[0].as_ref().unwrap();
+        assert_eq!(FrameEvent::from_json(&first.event).unwrap().image.media_type, MediaType::Png);
+        assert!(results[1].as_ref().unwrap_err().to_string().contains("m.jpg is not a JPEG"));
+        assert!(results[2].is_ok());
+    }
+
+    #[test]
+    fn a_label_becomes_the_truth_of_its_image() {
+        let truth = labelled("image,stage,exp,icm,te\r\na.png,blastocyst,4,A,C\r\n").unwrap().unwrap();
+        assert_eq!(truth.stage, DevelopmentStage::Blastocyst);
+        assert_eq!((truth.exp, truth.icm, truth.te), (Some(Expansion::E4), Some(Letter::A), Some(Letter::C)));
+        assert_eq!(labelled("image,stage,exp,icm,te\nother.png,cleavage,,,\n").unwrap(), None);
+    }
+
+    #[test]
+    fn an_impossible_label_is_refused_with_file_and_line() {
+        let cases = [
+            ("a.png,blastocyst,9,A,A", "EXP \"9\" is not one of 1 to 6"),
+            ("a.png,blastocyst,4,D,A", "ICM \"D\" is not one of A, B and C"),
+            ("a.png,blastocyst,4,A,a", "TE \"a\" is not one of A, B and C"),
+            ("a.png,blastocyst,2,A,", "ICM and TE are defined from EXP 3 only"),
+            ("a.png,morula,3,,", "EXP is given to an embryo that is not a blastocyst"),
+            ("a.png,larva,,,", "stage \"larva\" is not"),
+            ("a.png,blastocyst,4,A", "4 fields instead of the 5"),
+            ("b.png,cleavage,,,", "image b.png has a second label"),
+        ];
+        for (line, problem) in cases {
+            let text = format!("image,stage,exp,icm,te\nb.png,cleavage,,,\n\n{line}\n");
+            let error = labelled(&text).unwrap_err().to_string();
+            assert!(error.contains("labels.csv:4: ") && error.contains(problem), "{error}");
+        }
+        assert!(labelled("name,grade\n").unwrap_err().to_string().contains("labels.csv:1: "));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let error = replay(Path::new("no/such/folder"), None, "lab", now()).unwrap_err();
+        assert!(error.to_string().starts_with("no/such/folder cannot be read"), "{error}");
+    }
 }

@@ -197,3 +197,114 @@ impl Schedule {
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+
+    /// The settings that the demo starts with.
+    pub(in super::super) fn demo() -> IncubatorSettings {
+        IncubatorSettings {
+            incubators: 4,
+            slides_per_incubator: 4,
+            wells_per_slide: 3,
+            focal_planes: 5,
+            focal_step_um: 15.0,
+            capture_every_minutes: 60,
+            image_side_px: 320,
+            seconds_per_day: 60.0,
+            days: 6,
+            damaged_every: 20,
+            resent_every: 20,
+            seed: 1,
+            site_id: "demo".to_owned(),
+        }
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_770_000_000_123).unwrap()
+    }
+
+    fn schedule(settings: &IncubatorSettings) -> Schedule {
+        Schedule::new(settings, now()).unwrap()
+    }
+
+    fn is_selected(shot: &Shot) -> bool {
+        shot.exposure.plane.offset_um == 0.0 && (110.0..120.0).contains(&shot.hpi)
+    }
+
+    /// Twenty minutes of the demo.
+    fn shots(settings: &IncubatorSettings) -> Vec<Shot> {
+        let schedule = schedule(settings);
+        (0..)
+            .map_while(|number| schedule.shot(number))
+            .take_while(|shot| shot.due.as_secs() < 1_200)
+            .collect()
+    }
+
+    #[test]
+    fn the_demo_has_day_five_frames_in_every_five_seconds_from_the_first_on() {
+        let shots = shots(&demo());
+        let busy: HashSet<u64> =
+            shots.iter().filter(|shot| is_selected(shot)).map(|shot| shot.due.as_secs() / 5).collect();
+        assert_eq!(busy.len(), 240);
+    }
+
+    #[test]
+    fn the_demo_sends_a_hundred_frames_a_second_of_which_one_or_two_are_wanted() {
+        let shots = shots(&demo());
+        let per_second = shots.len() as f64 / 1_200.0;
+        let wanted = shots.iter().filter(|shot| is_selected(shot)).count() as f64 / 1_200.0;
+        assert!((80.0..150.0).contains(&per_second), "{per_second}");
+        assert!((1.0..3.0).contains(&wanted), "{wanted}");
+    }
+
+    #[test]
+    fn photographs_come_in_order_each_once_and_the_run_of_an_embryo_rises_by_one() {
+        let shots = shots(&demo());
+        assert!(shots.is_sorted_by_key(|shot| shot.due));
+        let mut runs: HashMap<&str, u64> = HashMap::new();
+        for capture in shots.chunks_exact(5) {
+            let first = &capture[0].exposure;
+            let offsets: Vec<f64> = capture.iter().map(|shot| shot.exposure.plane.offset_um).collect();
+            assert_eq!(offsets, [-30.0, -15.0, 0.0, 15.0, 30.0]);
+            for shot in capture {
+                assert_eq!((&shot.exposure.embryo_id, shot.exposure.run), (&first.embryo_id, first.run));
+                assert_eq!(shot.exposure.captured_at, first.captured_at);
+            }
+            if let Some(before) = runs.insert(&first.embryo_id, first.run) {
+                assert_eq!(first.run, before + 1);
+            }
+        }
+        assert!(runs.len() > 48 + 100, "slides are replaced: {} embryos", runs.len());
+    }
+
+    #[test]
+    fn the_simulated_clock_ends_the_run_before_it_overtakes_the_present() {
+        let fast = IncubatorSettings { seconds_per_day: 1.0, ..demo() };
+        let schedule = schedule(&fast);
+        let captures_per_day = 24 * 48;
+        let last = ERA_DAYS * captures_per_day * 5;
+        let shot = schedule.shot(last).unwrap();
+        assert!(shot.exposure.captured_at <= now());
+        assert_eq!(shot.due.as_secs(), ERA_DAYS);
+        assert!(schedule.shot(last + 5).is_none());
+        assert!(schedule.shot(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_named_with_its_value() {
+        let refused = |settings: IncubatorSettings| Schedule::new(&settings, now()).unwrap_err().to_string();
+        assert_eq!(
+            refused(IncubatorSettings { focal_planes: 4, ..demo() }),
+            "incubator.focal_planes is 4: want an odd number up to 31"
+        );
+        assert!(refused(IncubatorSettings { days: 4, ..demo() }).starts_with("incubator.days is 4"));
+        assert!(refused(IncubatorSettings { incubators: 0, ..demo() }).contains("incubators is 0"));
+        assert!(refused(IncubatorSettings { seconds_per_day: f64::NAN, ..demo() }).contains("NaN"));
+        assert!(refused(IncubatorSettings { focal_step_um: 0.0, ..demo() }).contains("focal_step_um"));
+        assert!(!refused(IncubatorSettings { site_id: "Jane Doe".to_owned(), ..demo() }).contains("Jane"));
+    }
+}

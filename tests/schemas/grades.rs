@@ -35,6 +35,9 @@ fn a_grade_event_that_contradicts_itself_does_not_satisfy_the_schema() {
         *event.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
         assert_ne!(complaints(&GRADE, &event), Vec::<String>::new(), "{path} in {event}");
     };
+    let mut doubted = read("graded");
+    doubted["status"] = json!("abstained");
+    refused(doubted, "/reasons", json!(["low_confidence"]));
     refused(read("graded"), "/assessment", json!("final"));
     refused(read("graded"), "/reasons", json!(["blurred"]));
     refused(read("graded"), "/gardner", json!("4"));

@@ -3,10 +3,14 @@
 //! `FrameEvent` borrows from the message, so that a frame that is not wanted costs one scan of its
 //! JSON and no copy. `Frame` is the owned description that travels with a wanted frame.
 
+mod check;
+
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use check::{clock, id, invalid, short};
 
 use super::label::label_enum;
 use super::rejection::{Rejection, RejectionCode, Stage};
@@ -15,8 +19,6 @@ use super::wire::{object, present, whole};
 /// CloudEvents `type` of a frame event.
 pub const FRAME_EVENT_TYPE: &str = "org.memebg.incubator.frame.v1";
 
-/// Longest accepted identifier, in characters. Ids become keys, file names and log fields.
-const MAX_ID_CHARS: usize = 128;
 /// Longest accepted image URI, in characters.
 const MAX_URI_CHARS: usize = 2_048;
 /// Longest text of a reader's error, in characters: it becomes a header of the dead letter.
@@ -388,67 +390,6 @@ fn without_values(error: &serde_json::Error) -> String {
     }
     // An unknown field's name comes from the message and may have any length.
     text.chars().take(MAX_ERROR_CHARS).collect()
-}
-
-fn invalid(message: impl Into<String>) -> Rejection {
-    Rejection::new(Stage::Validate, RejectionCode::SchemaInvalid, message)
-}
-
-/// Identifiers are printable ASCII without spaces: a value with spaces tends to be a name.
-fn id(field: &str, value: &str) -> Result<(), Rejection> {
-    let fits = !value.is_empty() && value.len() <= MAX_ID_CHARS;
-    if fits && value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
-    }
-    // The value is not repeated: it may be what must not be logged.
-    Err(invalid(format!("{field} is not 1 to {MAX_ID_CHARS} printable ASCII characters without spaces")))
-}
-
-fn short(field: &str, value: &str) -> Result<(), Rejection> {
-    if (1..=MAX_ID_CHARS).contains(&value.chars().count()) {
-        return Ok(());
-    }
-    Err(invalid(format!("{field} is not 1 to {MAX_ID_CHARS} characters")))
-}
-
-fn clock(field: &str, value: Option<&Text<'_>>) -> Result<DateTime<Utc>, Rejection> {
-    let Some(Text(text)) = value else {
-        return Err(Rejection::new(
-            Stage::Validate,
-            RejectionCode::ClockMissing,
-            format!("{field} is missing"),
-        ));
-    };
-    match is_plain_rfc3339(text).then(|| DateTime::parse_from_rfc3339(text)) {
-        Some(Ok(time)) => Ok(time.with_timezone(&Utc)),
-        _ => Err(invalid(format!(
-            "{field} is not an RFC 3339 time of this century such as 2026-01-31T08:30:00Z"
-        ))),
-    }
-}
-
-/// The schema's pattern: capital `T` and `Z`, seconds, at most nine decimals, an offset, no leap
-/// second, and a year 20xx. Years before come from clocks that were never set (0001, 1970), and would
-/// make a frame look far too late instead of wrong. The calendar is left to chrono.
-fn is_plain_rfc3339(text: &str) -> bool {
-    let shape = |bytes: &[u8], shape: &[u8]| {
-        bytes.len() == shape.len()
-            && bytes.iter().zip(shape).all(|(byte, expected)| match expected {
-                b'0' => byte.is_ascii_digit(),
-                _ => byte == expected,
-            })
-    };
-    let Some((seconds, rest)) = text.as_bytes().split_at_checked(19) else { return false };
-    let decimals = match rest.strip_prefix(b".") {
-        Some(rest) => rest.iter().take_while(|byte| byte.is_ascii_digit()).count().clamp(1, 9) + 1,
-        None => 0,
-    };
-    let Some((fraction, offset)) = rest.split_at_checked(decimals) else { return false };
-    seconds.starts_with(b"20")
-        && shape(seconds, b"0000-00-00T00:00:00")
-        && !seconds.ends_with(b"60")
-        && fraction.iter().skip(1).all(u8::is_ascii_digit)
-        && (offset == b"Z" || shape(offset, b"+00:00") || shape(offset, b"-00:00"))
 }
 
 #[cfg(test)]

@@ -199,7 +199,8 @@ pub struct GraderIdentity {
 }
 
 impl GradeEvent {
-    /// The event of one frame. With `reasons` it is abstained and carries no Gardner string.
+    /// The event of one frame. With `reasons` it is abstained and carries no Gardner string. Without
+    /// `heads` there must be a reason: the schema refuses an abstention that does not say why.
     #[must_use]
     pub fn new(
         frame: &Frame,
@@ -234,5 +235,94 @@ impl GradeEvent {
             precision: grader.precision.clone(),
             timings,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::FrameEvent;
+
+    fn frame() -> Frame {
+        let json = include_str!("../../schemas/examples/frame/by_uri.json");
+        let event = FrameEvent::from_json(json.as_bytes()).unwrap();
+        event.to_frame(event.validate("2026-02-01T00:00:00Z".parse().unwrap(), 0).unwrap())
+    }
+
+    fn heads(expansion: usize) -> Heads {
+        let mut exp = [0.0; 6];
+        exp[expansion - 1] = 4.0;
+        Heads::new(
+            HeadGrade::from_logits(&exp, 1.0).unwrap(),
+            HeadGrade::from_logits(&[2.0, 1.0, 0.0], 1.0).unwrap(),
+            HeadGrade::from_logits(&[0.0, 1.0, 0.5], 1.0).unwrap(),
+        )
+    }
+
+    fn event(reasons: Vec<AbstainReason>, heads: Option<Heads>) -> GradeEvent {
+        let model = ModelIdentity {
+            name: "invented".to_owned(),
+            version: "0.1.0".to_owned(),
+            digest: "ab".repeat(32),
+            untrained: false,
+        };
+        let grader = GraderIdentity { model, device: "cpu".to_owned(), precision: "fp32+fp32".to_owned() };
+        GradeEvent::new(&frame(), reasons, heads, &grader, "0.1.0", Timings::default())
+    }
+
+    #[test]
+    fn a_graded_frame_carries_its_gardner_string_and_letters_only_from_expansion_three() {
+        let blastocyst = event(vec![], Some(heads(4)));
+        assert_eq!((blastocyst.status, blastocyst.gardner.as_deref()), (GradeStatus::Graded, Some("4AB")));
+        let early = event(vec![], Some(heads(2)));
+        assert_eq!(early.gardner.as_deref(), Some("2"));
+        let json = serde_json::to_value(&early).unwrap();
+        assert!(json.get("icm").is_none() && json.get("te").is_none() && json.get("exp").is_some(), "{json}");
+    }
+
+    #[test]
+    fn a_doubted_grade_is_abstained_and_keeps_its_probabilities_without_a_gardner_string() {
+        let doubted = event(vec![AbstainReason::LowConfidence], Some(heads(4)));
+        assert_eq!((doubted.status, doubted.gardner.as_deref()), (GradeStatus::Abstained, None));
+        let json = serde_json::to_value(&doubted).unwrap();
+        assert_eq!(json["exp"]["grade"], 4);
+        assert!(json.get("gardner").is_none(), "{json}");
+    }
+
+    #[test]
+    fn a_frame_that_failed_the_quality_gate_carries_no_heads() {
+        let json = serde_json::to_value(event(vec![AbstainReason::Blurred], None)).unwrap();
+        assert_eq!(
+            (&json["status"], &json["reasons"]),
+            (&"abstained".into(), &serde_json::json!(["blurred"]))
+        );
+        assert!(json.get("exp").is_none(), "{json}");
+    }
+
+    #[test]
+    fn hpi_is_rounded_to_hundredths() {
+        let hpi = event(vec![], Some(heads(4))).hpi;
+        assert!((hpi - 116.08).abs() < 1e-12, "{hpi}");
+    }
+
+    #[test]
+    fn the_id_depends_on_every_part_and_on_where_one_ends() {
+        let id = |embryo: &str, run, plane, rest: [&str; 3]| {
+            let frame = FrameId { embryo_id: embryo.to_owned(), run, focal_plane_index: plane };
+            GradeId::new(&frame, rest[0], rest[1], rest[2])
+        };
+        let ids = [
+            id("E1", 2, 3, ["i", "m", "v"]),
+            id("E", 12, 3, ["i", "m", "v"]),
+            id("E1", 23, 0, ["i", "m", "v"]),
+            id("E1", 2, 4, ["i", "m", "v"]),
+            id("E1", 2, 3, ["im", "", "v"]),
+            id("E1", 2, 3, ["i", "mv", ""]),
+            id("E1", 2, 3, ["i", "m", "w"]),
+        ];
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        assert_eq!(id("E1", 2, 3, ["i", "m", "v"]), ids[0]);
+        assert_eq!(ids[0].as_str().len(), 64);
     }
 }

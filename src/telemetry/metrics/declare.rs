@@ -1,7 +1,6 @@
 //! How a metric is declared: once, with its prefix, its help and its first series.
 
 use prometheus::core::Collector;
-use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Counter, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, exponential_buckets,
@@ -15,9 +14,10 @@ impl Declare {
         Self(Registry::new())
     }
 
-    /// The registry, with the metrics of the process itself.
+    /// The registry, with the metrics of the process itself where they can be read.
     pub(super) fn finish(self) -> Result<Registry, Error> {
-        self.0.register(Box::new(ProcessCollector::for_self()))?;
+        #[cfg(target_os = "linux")]
+        self.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(self.0)
     }
 

@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 use crate::incubator::IncubatorSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
+use crate::pipeline::PipelineSettings;
 use crate::pipeline::batch::BatchSettings;
 use crate::pipeline::decode::DecodeSettings;
 use crate::pipeline::fetch::FetchSettings;
 use crate::pipeline::focus::FocusSettings;
+use crate::pipeline::publish::PublishSettings;
 use crate::pipeline::quality::QualitySettings;
 use crate::pipeline::receipt::FlowSettings;
 use crate::pipeline::select::SelectSettings;
-use crate::pipeline::{PipelineSettings, PublishSettings};
 use crate::telemetry::TelemetrySettings;
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");

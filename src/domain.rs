@@ -20,5 +20,5 @@ pub use grade_event::{
     ModelIdentity, Timings,
 };
 pub(crate) use label::label_enum;
-pub use picture::Picture;
+pub use picture::{Picture, PictureStatistics};
 pub use rejection::{Rejection, RejectionCode, Stage};

@@ -84,7 +84,7 @@ type OneGrade = (String, Vec<AbstainReason>, Option<Heads>);
 fn grade_one(config: &Config, grader: &mut dyn Grader, path: &Path) -> anyhow::Result<OneGrade> {
     let (bytes, image) = read_image(path)?;
     let decoded = decode::picture(&bytes, &image, &config.decode, grader.input_side_px())?;
-    let reasons = quality::gate(&decoded, image.width, image.height, &config.quality);
+    let reasons = quality::gate(&decoded.statistics, image.width, image.height, &config.quality);
     if !reasons.is_empty() {
         return Ok((image.sha256, reasons, None));
     }

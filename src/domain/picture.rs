@@ -28,3 +28,15 @@ impl Picture {
         &self.grey
     }
 }
+
+/// What can be said of a picture without a model. All figures are of the square crop at the model's
+/// size, so that they do not depend on the resolution of the camera.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PictureStatistics {
+    /// Variance of the Laplacian (4 neighbours): small when nothing is in focus.
+    pub sharpness: f32,
+    /// Mean grey value, 0 (black) to 255 (white).
+    pub mean_grey: f32,
+    /// Standard deviation of the grey values.
+    pub contrast: f32,
+}

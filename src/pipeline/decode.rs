@@ -14,7 +14,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Image, Picture, Rejection, RejectionCode, Stage};
+use crate::domain::{Image, Picture, PictureStatistics, Rejection, RejectionCode, Stage};
 use raster::Raster;
 
 /// Limits of decoding.
@@ -30,18 +30,13 @@ pub struct DecodeSettings {
     pub threads: usize,
 }
 
-/// A picture and what the quality gate wants to know about it. All figures are of the square crop at
-/// the model's size, so that they do not depend on the resolution of the camera.
+/// A picture and what the quality gate wants to know about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     /// What the model sees.
     pub picture: Picture,
-    /// Variance of the Laplacian (4 neighbours): small when nothing is in focus.
-    pub sharpness: f32,
-    /// Mean grey value, 0 (black) to 255 (white).
-    pub mean_grey: f32,
-    /// Standard deviation of the grey values.
-    pub contrast: f32,
+    /// How sharp, bright and rich in contrast it is.
+    pub statistics: PictureStatistics,
 }
 
 /// The bytes of an inline image.
@@ -81,7 +76,8 @@ pub fn picture(
         .unwrap_or_else(|_| Err(undecodable("the decoder panicked on it")))?;
     let picture = square(&raster, side_px)?;
     let (mean_grey, contrast) = mean_and_deviation(picture.grey());
-    Ok(Decoded { sharpness: laplacian_variance(&picture), mean_grey, contrast, picture })
+    let statistics = PictureStatistics { sharpness: laplacian_variance(&picture), mean_grey, contrast };
+    Ok(Decoded { picture, statistics })
 }
 
 fn within_limit(bytes: u64, max_image_bytes: u64) -> Result<(), Rejection> {

@@ -1,10 +1,19 @@
 //! What leaves the pipeline, and the trait of where it goes.
 
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use super::message::RawMessage;
 use super::receipt::Outcome;
 use crate::domain::{GradeEvent, GradeStatus, Rejection, RejectionCode, Stage};
+
+/// How much may wait for the broker's confirmation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishSettings {
+    /// Events sent and not yet confirmed.
+    pub max_unconfirmed: usize,
+}
 
 /// What the pipeline has to say about one frame.
 #[derive(Debug)]

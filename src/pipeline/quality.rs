@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::decode::Decoded;
-use crate::domain::AbstainReason;
+use crate::domain::{AbstainReason, PictureStatistics};
 
 /// Thresholds of the quality gate. Grey values and deviations are in units of an 8-bit picture at the
 /// model's size.
@@ -25,13 +24,18 @@ pub struct QualitySettings {
 /// Every reason for which this photograph is not graded; empty when it is good enough. `width` and
 /// `height` are those of the photograph, pixels.
 #[must_use]
-pub fn gate(decoded: &Decoded, width: u32, height: u32, settings: &QualitySettings) -> Vec<AbstainReason> {
+pub fn gate(
+    statistics: &PictureStatistics,
+    width: u32,
+    height: u32,
+    settings: &QualitySettings,
+) -> Vec<AbstainReason> {
     let checks = [
         (width.min(height) < settings.min_side_px, AbstainReason::TooSmall),
-        (decoded.mean_grey < settings.min_mean_grey, AbstainReason::Underexposed),
-        (decoded.mean_grey > settings.max_mean_grey, AbstainReason::Overexposed),
-        (decoded.contrast < settings.min_contrast, AbstainReason::LowContrast),
-        (decoded.sharpness < settings.min_sharpness, AbstainReason::Blurred),
+        (statistics.mean_grey < settings.min_mean_grey, AbstainReason::Underexposed),
+        (statistics.mean_grey > settings.max_mean_grey, AbstainReason::Overexposed),
+        (statistics.contrast < settings.min_contrast, AbstainReason::LowContrast),
+        (statistics.sharpness < settings.min_sharpness, AbstainReason::Blurred),
     ];
     checks.into_iter().filter_map(|(fails, reason)| fails.then_some(reason)).collect()
 }
@@ -67,7 +71,7 @@ mod tests {
             height,
         };
         let limits = DecodeSettings { max_image_bytes: 1 << 20, max_pixels: 1 << 20, threads: 1 };
-        gate(&picture(&bytes, &image, &limits, 224).unwrap(), width, height, &SETTINGS)
+        gate(&picture(&bytes, &image, &limits, 224).unwrap().statistics, width, height, &SETTINGS)
     }
 
     /// A bright ring with a little texture, somewhat like an expanded blastocyst.

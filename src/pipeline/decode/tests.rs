@@ -90,7 +90,7 @@ fn the_centre_square_of_either_orientation_is_scaled_with_antialiasing() {
             "{:?}",
             decoded.picture
         );
-        assert!((decoded.mean_grey - 127.5).abs() < 5.0 && decoded.contrast < 10.0);
+        assert!((decoded.statistics.mean_grey - 127.5).abs() < 5.0 && decoded.statistics.contrast < 10.0);
     }
 }
 
@@ -193,7 +193,7 @@ fn a_header_within_the_cap_that_lies_about_its_content_is_undecodable() {
 fn sharpness_falls_with_blur_and_contrast_with_flatness() {
     let measure = |image: GrayImage| {
         let bytes = encoded(&image.into(), MediaType::Png);
-        picture(&bytes, &describing(&bytes, MediaType::Png, 128, 128), &LIMITS, 64).unwrap()
+        picture(&bytes, &describing(&bytes, MediaType::Png, 128, 128), &LIMITS, 64).unwrap().statistics
     };
     let sharp = measure(photograph(128, 128));
     let blurred = measure(image::imageops::blur(&photograph(128, 128), 6.0));

@@ -1,0 +1,348 @@
+//! The loops around the leaves: what each part of the pipeline receives, and where its result goes.
+//! Together with `pipeline.rs` the only place that joins the leaves.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use futures_util::stream::{FuturesUnordered, StreamExt, poll_fn};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::PIPELINE_VERSION;
+use super::batch::{BatchSettings, Batcher};
+use super::decode::{self, DecodeSettings};
+use super::event;
+use super::fetch::Fetcher;
+use super::focus::{Decided, Focus, FocusSettings};
+use super::grade::{self, BatchRequest, Grader, HasPicture, Judged};
+use super::intake::Admitted;
+use super::message::RawMessage;
+use super::publish::{self, GradeSink, Verdict};
+use super::quality::{self, QualitySettings};
+use super::receipt::{Envelope, Outcome, SkipReason};
+use super::select::Selector;
+use crate::domain::{AbstainReason, Frame, GradeEvent, GraderIdentity, ImageLocation, Picture, Timings};
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+/// Images fetched at a time besides those being decoded: a slow store must not hold up inline images.
+const CONCURRENT_FETCHES: usize = 64;
+
+/// A frame with its pixels.
+pub(super) struct Prepared {
+    raw: RawMessage,
+    frame: Frame,
+    candidate: bool,
+    picture: Picture,
+    sharpness: f32,
+    abstain: Vec<AbstainReason>,
+    ready_at: Instant,
+}
+
+/// What is to be published about a frame.
+pub(super) struct Spoken {
+    raw: RawMessage,
+    frame: Option<Frame>,
+    verdict: Verdict,
+}
+
+pub(super) type Spoke = mpsc::Sender<Envelope<Spoken>>;
+
+impl HasPicture for Envelope<Prepared> {
+    fn picture(&self) -> &Picture {
+        &self.body.picture
+    }
+}
+
+/// What turns a wanted frame into pixels.
+pub(super) struct Decoder {
+    pub(super) fetcher: Fetcher,
+    pub(super) settings: DecodeSettings,
+    pub(super) quality: QualitySettings,
+    pub(super) side_px: usize,
+    pub(super) max_value_bytes: usize,
+    pub(super) cpu: Semaphore,
+    pub(super) metrics: Metrics,
+}
+
+/// Turns wanted frames into pixels, several at a time; what is refused goes straight to publishing.
+pub(super) async fn decode_stage(
+    mut admitted: mpsc::Receiver<Envelope<Admitted>>,
+    decoder: Arc<Decoder>,
+    prepared: mpsc::Sender<Envelope<Prepared>>,
+    spoke: Spoke,
+) -> anyhow::Result<()> {
+    let concurrent = decoder.settings.threads.max(1) + CONCURRENT_FETCHES;
+    let frames = poll_fn(move |context| admitted.poll_recv(context));
+    let each = |envelope: Envelope<Admitted>| {
+        let (decoder, prepared, spoke) = (Arc::clone(&decoder), prepared.clone(), spoke.clone());
+        async move {
+            let Envelope { body, receipt, received_at } = envelope;
+            // A closed channel means that the service is being torn down: the receipt is dropped.
+            match decode_one(&decoder, body).await {
+                Ok(body) => drop(prepared.send(Envelope { body, receipt, received_at }).await),
+                Err(body) => drop(spoke.send(Envelope { body: *body, receipt, received_at }).await),
+            }
+        }
+    };
+    frames.for_each_concurrent(concurrent, each).await;
+    Ok(())
+}
+
+async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepared, Box<Spoken>> {
+    let Admitted { raw, frame } = admitted;
+    let reject =
+        |raw, frame, rejection| Err(Box::new(Spoken { raw, frame, verdict: Verdict::Reject(rejection) }));
+    let wanted = match frame {
+        Ok(wanted) => wanted,
+        Err(rejection) => return reject(raw, None, rejection),
+    };
+    let (frame, candidate) = (wanted.frame, wanted.candidate);
+    let fetched = match &frame.image.location {
+        ImageLocation::Inline => None,
+        ImageLocation::Uri(uri) => {
+            let started = Instant::now();
+            let fetched = decoder.fetcher.fetch(uri, frame.image.bytes).await;
+            decoder.metrics.stage_seconds("fetch", started.elapsed());
+            match fetched {
+                Ok(bytes) => Some(bytes),
+                Err(rejection) => return reject(raw, Some(frame), rejection),
+            }
+        }
+    };
+    let permit = decoder.cpu.acquire().await;
+    let pool = Arc::clone(decoder);
+    let decoding = tokio::task::spawn_blocking(move || {
+        let started = Instant::now();
+        let decoded = match &fetched {
+            Some(bytes) => decode::picture(bytes, &frame.image, &pool.settings, pool.side_px),
+            None => event::read(&raw.view(), pool.max_value_bytes)
+                .and_then(|event| {
+                    let text = event.image.data.as_ref().map_or("", |data| data.0.as_ref());
+                    decode::from_base64(text, pool.settings.max_image_bytes)
+                })
+                .and_then(|bytes| decode::picture(&bytes, &frame.image, &pool.settings, pool.side_px)),
+        };
+        pool.metrics.stage_seconds("decode", started.elapsed());
+        match decoded {
+            Ok(decoded) => Ok(Prepared {
+                abstain: quality::gate(
+                    &decoded.statistics,
+                    frame.image.width,
+                    frame.image.height,
+                    &pool.quality,
+                ),
+                sharpness: decoded.statistics.sharpness,
+                picture: decoded.picture,
+                raw,
+                frame,
+                candidate,
+                ready_at: Instant::now(),
+            }),
+            Err(rejection) => {
+                Err(Box::new(Spoken { raw, frame: Some(frame), verdict: Verdict::Reject(rejection) }))
+            }
+        }
+    });
+    let decoded = decoding.await;
+    drop(permit);
+    match decoded {
+        Ok(decoded) => decoded,
+        // `decode` contains panics of the image decoders, so this is a defect of ours: stop.
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Lets the planes of a run wait for each other, and keeps back what is not good enough to grade.
+pub(super) async fn focus_stage(
+    mut prepared: mpsc::Receiver<Envelope<Prepared>>,
+    settings: FocusSettings,
+    identity: Arc<GraderIdentity>,
+    sharp: mpsc::Sender<Envelope<Prepared>>,
+    spoke: Spoke,
+) -> anyhow::Result<()> {
+    let mut focus: Focus<Envelope<Prepared>> = Focus::new(settings);
+    let mut open = true;
+    while open || focus.deadline().is_some() {
+        let deadline = focus.deadline().map(tokio::time::Instant::from_std);
+        let decided = tokio::select! {
+            next = prepared.recv(), if open => match next {
+                Some(plane) if plane.body.candidate => {
+                    let id = &plane.body.frame.id;
+                    let run = (plane.receipt.partition(), plane.receipt.epoch(), id.embryo_id.clone(), id.run);
+                    let planes = plane.body.frame.plane.count as usize;
+                    focus.push(run, planes, plane.body.sharpness, plane, Instant::now())
+                }
+                Some(frame) => Some(Decided { sharpest: Some(frame), others: Vec::new() }),
+                None => {
+                    open = false;
+                    None
+                }
+            },
+            () = sleep_until(deadline), if open => focus.expire(Instant::now(), false),
+            else => focus.expire(Instant::now(), true),
+        };
+        let Some(decided) = decided else { continue };
+        for other in decided.others {
+            other.receipt.settle(Outcome::Skipped(SkipReason::OtherFocalPlane));
+        }
+        let Some(frame) = decided.sharpest else { continue };
+        if frame.body.abstain.is_empty() {
+            drop(sharp.send(frame).await);
+        } else {
+            drop(spoke.send(abstain(frame, &identity)).await);
+        }
+    }
+    Ok(())
+}
+
+fn abstain(frame: Envelope<Prepared>, identity: &GraderIdentity) -> Envelope<Spoken> {
+    let decode_ms = milliseconds(frame.body.ready_at - frame.received_at);
+    frame.map(|body| {
+        let timings = Timings { decode_ms, ..Timings::default() };
+        let event = GradeEvent::new(&body.frame, body.abstain, None, identity, PIPELINE_VERSION, timings);
+        Spoken { raw: body.raw, frame: Some(body.frame), verdict: Verdict::Grade(Box::new(event)) }
+    })
+}
+
+/// Forms batches for graders that are idle.
+pub(super) async fn batch_stage(
+    mut sharp: mpsc::Receiver<Envelope<Prepared>>,
+    settings: BatchSettings,
+    mut requests: mpsc::Receiver<BatchRequest<Envelope<Prepared>>>,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let mut batcher = Batcher::new(settings);
+    let mut idle: Vec<BatchRequest<Envelope<Prepared>>> = Vec::new();
+    let mut open = true;
+    while open || batcher.deadline().is_some() {
+        if let Some(grader) = idle.pop() {
+            match batcher.close(Instant::now(), !open) {
+                Some((frames, waited)) => {
+                    metrics.batch_closed(frames.len(), waited);
+                    anyhow::ensure!(
+                        grader.send(frames).is_ok(),
+                        "a grader ended while it waited for a batch"
+                    );
+                    continue;
+                }
+                None => idle.push(grader),
+            }
+        }
+        let deadline = batcher.deadline().filter(|_| !idle.is_empty()).map(tokio::time::Instant::from_std);
+        tokio::select! {
+            request = requests.recv() => idle.push(request.context("every grader has ended")?),
+            next = sharp.recv(), if open && !batcher.is_full() => match next {
+                Some(frame) => drop(batcher.push(frame, Instant::now())),
+                None => open = false,
+            },
+            () = sleep_until(deadline) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Runs a grader on a thread of its own and turns its answers into events.
+pub(super) fn grader_thread(
+    mut grader: Box<dyn Grader>,
+    requests: mpsc::Sender<BatchRequest<Envelope<Prepared>>>,
+    spoke: Spoke,
+    metrics: Metrics,
+    health: Health,
+) -> anyhow::Result<tokio::task::JoinHandle<anyhow::Result<()>>> {
+    let (ended, end) = oneshot::channel();
+    let run = move || {
+        let identity = grader.identity().clone();
+        let judged = |judged: Judged<Envelope<Prepared>>| drop(spoke.blocking_send(judge(judged, &identity)));
+        let result = grade::run(grader.as_mut(), &requests, &judged, &metrics, &health);
+        drop(ended.send(result));
+    };
+    std::thread::Builder::new().name("grader".into()).spawn(run).context("cannot start a grader thread")?;
+    Ok(tokio::spawn(async move { Ok(end.await.context("a grader thread panicked")??) }))
+}
+
+fn judge(judged: Judged<Envelope<Prepared>>, identity: &GraderIdentity) -> Envelope<Spoken> {
+    let Judged { frame, opinion, inference } = judged;
+    let timings = Timings {
+        decode_ms: milliseconds(frame.body.ready_at - frame.received_at),
+        queue_ms: milliseconds(frame.body.ready_at.elapsed().saturating_sub(inference)),
+        inference_ms: milliseconds(inference),
+    };
+    frame.map(|body| {
+        let verdict = match opinion {
+            Ok(opinion) => {
+                let (reasons, heads) = (opinion.reasons, Some(opinion.heads));
+                let event = GradeEvent::new(&body.frame, reasons, heads, identity, PIPELINE_VERSION, timings);
+                Verdict::Grade(Box::new(event))
+            }
+            Err(rejection) => Verdict::Reject(rejection),
+        };
+        Spoken { raw: body.raw, frame: Some(body.frame), verdict }
+    })
+}
+
+/// Publishes, several at a time, and settles each frame once the broker has confirmed.
+pub(super) async fn publish_stage(
+    mut spoken: mpsc::Receiver<Envelope<Spoken>>,
+    sink: Arc<dyn GradeSink>,
+    selector: Arc<Mutex<Selector>>,
+    max_unconfirmed: usize,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let confirm = |envelope: Envelope<Spoken>| {
+        let (sink, selector, metrics) = (Arc::clone(&sink), Arc::clone(&selector), metrics.clone());
+        async move {
+            let Envelope { body: Spoken { raw, frame, verdict }, receipt, received_at } = envelope;
+            let started = Instant::now();
+            let outcome = publish::publish(sink.as_ref(), &raw, &verdict).await?;
+            metrics.stage_seconds("publish", started.elapsed());
+            match (outcome, &frame) {
+                (Outcome::DeadLettered(stage, code), frame) => {
+                    let (partition, offset) = (raw.position.partition, raw.position.offset);
+                    tracing::warn!(%stage, %code, partition, offset, "frame was dead-lettered");
+                    if let Some(frame) = frame {
+                        let mut selector = selector.lock().unwrap_or_else(PoisonError::into_inner);
+                        selector.forget(frame, partition);
+                    }
+                }
+                _ => metrics.frame_age_at_publish(age(&raw, received_at)),
+            }
+            receipt.settle(outcome);
+            anyhow::Ok(())
+        }
+    };
+    let mut unconfirmed = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(confirmed) = unconfirmed.next(), if !unconfirmed.is_empty() => confirmed?,
+            next = spoken.recv(), if unconfirmed.len() < max_unconfirmed => match next {
+                Some(envelope) => unconfirmed.push(confirm(envelope)),
+                None => break,
+            },
+        }
+    }
+    while let Some(confirmed) = unconfirmed.next().await {
+        confirmed?;
+    }
+    Ok(())
+}
+
+/// Age of a frame event: since its Kafka timestamp, or since it was received when it has none.
+fn age(raw: &RawMessage, received_at: Instant) -> Duration {
+    let sent_at = raw.timestamp_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    let since =
+        sent_at.and_then(|sent_at| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + sent_at).ok());
+    since.unwrap_or_else(|| received_at.elapsed())
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e5).round() / 1e2
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

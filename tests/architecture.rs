@@ -1,0 +1,164 @@
+//! Which part of the house may know which, read off the `use` lines and paths of the source.
+
+use std::path::{Path, PathBuf};
+
+/// Parts, and what each may name of the others. `pipeline` means the wiring and the leaves that are
+/// shared with the outside (`grade`, `publish`, ...); single leaves are named with their path.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("telemetry", &["domain"]),
+    ("pipeline", &["domain", "telemetry", "pipeline"]),
+    (
+        "kafka",
+        &[
+            "domain",
+            "telemetry",
+            "pipeline::intake",
+            "pipeline::ledger",
+            "pipeline::message",
+            "pipeline::publish",
+            "pipeline::receipt",
+        ],
+    ),
+    ("model", &["domain", "pipeline::grade"]),
+    ("incubator", &["domain"]),
+    ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
+    ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
+    ("cli", &["config", "domain", "incubator", "kafka", "model", "pipeline", "service", "telemetry"]),
+];
+
+/// Leaves of the pipeline that must not know each other; `pipeline.rs` and `stages.rs` join them.
+const LEAVES: &[&str] = &["batch", "decode", "fetch", "focus", "grade", "publish", "quality", "select"];
+
+/// Crates that only one part may name.
+const ONLY_IN: &[(&str, &str)] =
+    &[("rdkafka", "kafka"), ("ort", "model"), ("axum", "telemetry"), ("prometheus", "telemetry")];
+
+/// A source file: its part (`kafka`), its path below `src` and its text without comments and strings.
+struct Source {
+    part: String,
+    path: PathBuf,
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let below = path.strip_prefix(&root).unwrap().to_owned();
+                let first = below.iter().next().unwrap().to_str().unwrap();
+                let text = std::fs::read_to_string(&path).unwrap();
+                let shipped = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                let code = shipped.lines().map(without_comment).collect::<Vec<_>>().join("\n");
+                found.push(Source { part: first.trim_end_matches(".rs").to_owned(), path: below, code });
+            }
+        }
+    }
+    assert!(found.len() > 30, "the source was not found");
+    found
+}
+
+fn without_comment(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// Every `crate::a::b` in a source, with grouped imports spelled out one level deep.
+fn names(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let path: String =
+            rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+        match path.strip_suffix("::").or(path.is_empty().then_some("")) {
+            Some(prefix) if rest[path.len()..].starts_with('{') => {
+                let group: String = rest[path.len() + 1..].chars().take_while(|c| *c != ';').collect();
+                for item in group.split([',', '{', '}']).map(str::trim).filter(|item| !item.is_empty()) {
+                    names.push(format!("{prefix}::{item}").trim_start_matches("::").to_owned());
+                }
+            }
+            _ => names.push(path),
+        }
+    }
+    names
+}
+
+fn is_test(source: &Source) -> bool {
+    source.path.ends_with("tests.rs")
+}
+
+#[test]
+fn no_part_knows_more_than_it_may() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test(source)) {
+        let Some((_, allowed)) = ARROWS.iter().find(|(part, _)| *part == source.part) else {
+            assert!(
+                ["lib", "main"].contains(&source.part.as_str()),
+                "{} is in no part",
+                source.path.display()
+            );
+            continue;
+        };
+        for name in names(&source.code) {
+            let other = name.split("::").next().unwrap_or_default();
+            let is_part = ARROWS.iter().any(|(part, _)| *part == other);
+            let fits = |allowed: &&str| name == **allowed || name.starts_with(&format!("{allowed}::"));
+            if is_part && other != source.part && !allowed.iter().any(fits) {
+                wrong.push(format!("{} names crate::{name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_leaf_of_the_pipeline_knows_another() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.part == "pipeline" && !is_test(source)) {
+        let leaf = source.path.iter().nth(1).and_then(|name| name.to_str()).unwrap_or_default();
+        let leaf = leaf.trim_end_matches(".rs");
+        if !LEAVES.contains(&leaf) {
+            continue;
+        }
+        for other in LEAVES.iter().filter(|other| **other != leaf) {
+            for path in [format!("super::{other}"), format!("crate::pipeline::{other}")] {
+                if source.code.contains(&format!("{path}::")) || source.code.contains(&format!("{path};")) {
+                    wrong.push(format!("{} names {path}", source.path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn each_outside_world_is_named_in_one_part_only() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (krate, part) in ONLY_IN {
+            let named = source.code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+            let named = named.clone().any(|word| word.starts_with(&format!("{krate}::")));
+            if named && source.part != *part {
+                wrong.push(format!("{} names {krate}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_file_is_small_enough_to_hold_in_the_head() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let lines = |source: &Source| std::fs::read_to_string(root.join(&source.path)).unwrap().lines().count();
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|source| (source.path.display().to_string(), lines(source)))
+        .filter(|(_, lines)| *lines > 400)
+        .map(|(path, lines)| format!("{path}: {lines} lines"))
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}

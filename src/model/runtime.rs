@@ -13,8 +13,8 @@ use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
 use super::cache::{cache_dir, sha256_of, sibling};
+use super::{ModelError, opt_out};
 
 /// The version that is fetched: the newest that exists as a CPU and as a GPU build.
 const VERSION: &str = "1.31.1";
@@ -87,12 +87,16 @@ static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 /// Blocks while the library is fetched.
 ///
 /// # Errors
-/// [`ModelError::Runtime`] when no library is found, or it cannot be loaded or is too old.
+/// [`ModelError::Runtime`] when no library is found, it cannot be loaded or is too old, or it would
+/// report usage (see [`opt_out_of_usage_reports`]).
+///
+/// [`opt_out_of_usage_reports`]: super::opt_out_of_usage_reports
 pub fn environment(settings: &RuntimeSettings, intra_op_threads: usize) -> Result<Environment, ModelError> {
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
     }
+    opt_out::require()?;
     let built = load(&locate(settings)?, intra_op_threads)?;
     Ok(environment.insert(built).clone())
 }

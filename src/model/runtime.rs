@@ -130,11 +130,11 @@ fn load(library: &Path, intra_op_threads: usize) -> Result<Environment, ModelErr
 /// [`ModelError::Runtime`] saying what was looked for and what to do.
 pub fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
     if !settings.library.as_os_str().is_empty() {
-        if settings.library.is_file() {
-            return Ok(settings.library.clone());
-        }
-        let path = settings.library.display();
-        return Err(ModelError::Runtime(format!("runtime.library {path} is not a file")));
+        // Absolute, because a relative name would be looked for beside the program first.
+        return std::path::absolute(&settings.library).ok().filter(|path| path.is_file()).ok_or_else(|| {
+            let path = settings.library.display();
+            ModelError::Runtime(format!("runtime.library {path} is not a file"))
+        });
     }
     let wheel = wheel()?;
     let folder = cache_dir(&settings.cache_dir)?.join("onnxruntime").join(VERSION);

@@ -12,6 +12,7 @@ mod device;
 pub mod manifest;
 pub mod multitask;
 pub mod onnx;
+mod opt_out;
 mod runs;
 pub mod runtime;
 pub mod session;
@@ -23,6 +24,7 @@ pub use bundle::Bundle;
 pub use cache::cache_dir;
 pub use device::DevicePolicy;
 pub use manifest::Manifest;
+pub use opt_out::opt_out_of_usage_reports;
 pub use runtime::RuntimeSettings;
 pub use session::{OnnxGrader, load_graders};
 

@@ -20,12 +20,15 @@ int8. `--measure FOLDER` compares both on the pictures of a folder instead of wr
 
 import argparse
 import hashlib
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when ONNX Runtime is imported
 
 import numpy as np
 import onnx

@@ -13,8 +13,8 @@ use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
 use super::cache::{cache_dir, sha256_of, sibling};
+use super::{ModelError, opt_out};
 
 /// The version that is fetched: the newest that exists as a CPU and as a GPU build.
 const VERSION: &str = "1.31.1";
@@ -87,12 +87,16 @@ static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 /// Blocks while the library is fetched.
 ///
 /// # Errors
-/// [`ModelError::Runtime`] when no library is found, or it cannot be loaded or is too old.
+/// [`ModelError::Runtime`] when no library is found, it cannot be loaded or is too old, or it would
+/// report usage (see [`opt_out_of_usage_reports`]).
+///
+/// [`opt_out_of_usage_reports`]: super::opt_out_of_usage_reports
 pub fn environment(settings: &RuntimeSettings, intra_op_threads: usize) -> Result<Environment, ModelError> {
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
     }
+    opt_out::require()?;
     let built = load(&locate(settings)?, intra_op_threads)?;
     Ok(environment.insert(built).clone())
 }
@@ -126,11 +130,11 @@ fn load(library: &Path, intra_op_threads: usize) -> Result<Environment, ModelErr
 /// [`ModelError::Runtime`] saying what was looked for and what to do.
 pub fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
     if !settings.library.as_os_str().is_empty() {
-        if settings.library.is_file() {
-            return Ok(settings.library.clone());
-        }
-        let path = settings.library.display();
-        return Err(ModelError::Runtime(format!("runtime.library {path} is not a file")));
+        // Absolute, because a relative name would be looked for beside the program first.
+        return std::path::absolute(&settings.library).ok().filter(|path| path.is_file()).ok_or_else(|| {
+            let path = settings.library.display();
+            ModelError::Runtime(format!("runtime.library {path} is not a file"))
+        });
     }
     let wheel = wheel()?;
     let folder = cache_dir(&settings.cache_dir)?.join("onnxruntime").join(VERSION);

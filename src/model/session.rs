@@ -162,10 +162,13 @@ impl OnnxGrader {
         let exp = head_grades(&outputs, exp, run.frames, &heads.exp)?;
         let icm = head_grades(&outputs, icm, run.frames, &heads.icm)?;
         let te = head_grades(&outputs, te, run.frames, &heads.te)?;
-        let opinions = exp.into_iter().zip(icm).zip(te).map(|((exp, icm), te)| match (exp, icm, te) {
-            (Some(exp), Some(icm), Some(te)) => Ok(opinion(Heads::new(exp, icm, te), heads)),
-            _ => Err(NotFinite),
-        });
+        // The embedding is looked at too: a ReLU may turn what is not a number into a zero.
+        let known = embeddings.chunks_exact(EMBEDDING_WIDTH).map(|row| row.iter().all(|x| x.is_finite()));
+        let opinions =
+            known.zip(exp).zip(icm).zip(te).map(|(((known, exp), icm), te)| match (exp, icm, te) {
+                (Some(exp), Some(icm), Some(te)) if known => Ok(opinion(Heads::new(exp, icm, te), heads)),
+                _ => Err(NotFinite),
+            });
         Ok(opinions.collect())
     }
 }

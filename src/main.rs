@@ -5,5 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Before anything else: it may start the program again.
+    if let Err(error) = memebg::model::opt_out_of_usage_reports() {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     memebg::cli::run(memebg::cli::Cli::parse())
 }

@@ -311,3 +311,7 @@ impl<T> Envelope<T> {
         Envelope { body: change(self.body), receipt: self.receipt, received_at: self.received_at }
     }
 }
+
+#[cfg(test)]
+#[path = "receipt/tests.rs"]
+mod tests;

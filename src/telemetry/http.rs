@@ -237,6 +237,7 @@ mod tests {
         assert!(answer.ends_with("\r\n\r\nthe graders are not warmed up\n"), "{answer}");
         service.health.warmed_up();
         service.health.polled();
+        service.health.connected(true);
         assert!(get(service.address, "/readyz").await.starts_with("HTTP/1.1 200"));
         service.health.fatal("the device is gone");
         let answer = get(service.address, "/livez").await;

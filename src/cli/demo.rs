@@ -90,7 +90,10 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
     }
 
     let stop_service = CancellationToken::new();
-    let service = Service::start(config.clone(), stop_service.clone()).await?;
+    let service = tokio::select! {
+        service = Service::start(config.clone(), stop_service.clone()) => service?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let (metrics, identity) = (service.metrics.clone(), service.identity.clone());
     let mut view = View::new(metrics.clone(), args.json);
     view.say(&format!("metrics at http://{}/metrics", service.address));

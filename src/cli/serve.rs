@@ -6,7 +6,11 @@ use crate::config::Config;
 use crate::service::Service;
 
 pub(super) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let service = Service::start(config, stop).await?;
+    let service = tokio::select! {
+        service = Service::start(config, stop.clone()) => service?,
+        // Loading the models may take a while, fetching ONNX Runtime longer.
+        () = stop.cancelled() => return Ok(()),
+    };
     let metrics = service.metrics.clone();
     let end = service.run().await?;
     let totals = metrics.totals();

@@ -18,7 +18,6 @@ pub(super) struct View {
     terminal: bool,
     metrics: Metrics,
     last: (Instant, Totals),
-    printed_at: Instant,
 }
 
 impl View {
@@ -32,8 +31,7 @@ impl View {
             );
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        let now = Instant::now();
-        Self { bar, terminal, last: (now, metrics.totals()), metrics, printed_at: now }
+        Self { bar, terminal, last: (Instant::now(), metrics.totals()), metrics }
     }
 
     pub(super) fn say(&self, line: &str) {
@@ -69,7 +67,8 @@ impl View {
         let Some(bar) = &self.bar else { return };
         let (since, before) = &self.last;
         let seconds = since.elapsed().as_secs_f64();
-        if seconds < 0.9 {
+        // On a terminal every second; otherwise every line is a line of output.
+        if since.elapsed() < if self.terminal { Duration::from_secs(1) } else { STATUS_EVERY } {
             return;
         }
         let now = self.metrics.totals();
@@ -88,8 +87,7 @@ impl View {
         self.last = (Instant::now(), now);
         if self.terminal {
             bar.set_message(status);
-        } else if self.printed_at.elapsed() >= STATUS_EVERY {
-            self.printed_at = Instant::now();
+        } else {
             println!("-- {status}");
         }
     }

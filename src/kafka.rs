@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rdkafka::ClientConfig;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use serde::{Deserialize, Serialize};
 
@@ -72,8 +73,11 @@ pub enum Error {
     /// A property that would break the delivery guarantee, or a secret that cannot be read.
     #[error("{0}")]
     Settings(String),
+    /// A thread could not be started.
+    #[error("cannot start thread {0}")]
+    Thread(&'static str, #[source] std::io::Error),
     /// librdkafka refuses or gives up.
-    #[error("kafka {what}: {source}")]
+    #[error("kafka {what}")]
     Client {
         /// What was attempted.
         what: &'static str,
@@ -82,6 +86,32 @@ pub enum Error {
         source: KafkaError,
     },
 }
+
+impl Error {
+    /// Why a client could not be made. A refused property is named without its value, which may be a
+    /// secret.
+    fn create(client: &str, error: KafkaError) -> Self {
+        match error {
+            KafkaError::ClientConfig(_, reason, property, _) => {
+                // librdkafka's own reason may repeat the value.
+                let known = !reason.starts_with("No such configuration property");
+                let wrong = if known { "has a value that librdkafka refuses" } else { "does not exist" };
+                Self::Settings(format!("kafka property {property} {wrong} ({client})"))
+            }
+            source => Self::Client { what: "client cannot be created", source },
+        }
+    }
+}
+
+/// Older names of properties; librdkafka takes both, and which one would win is not defined.
+const ALIASES: &[(&str, &str)] = &[
+    ("auto.commit.enable", "enable.auto.commit"),
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("request.required.acks", "acks"),
+];
 
 /// Properties on which the delivery guarantee rests, and the setting to use instead.
 const OURS: &[(&str, &str)] = &[
@@ -94,7 +124,6 @@ const OURS: &[(&str, &str)] = &[
     ("acks", "nothing: it is always all"),
     ("partitioner", "nothing: it is always murmur2_random"),
     ("message.timeout.ms", "kafka.delivery_timeout_ms"),
-    ("delivery.timeout.ms", "kafka.delivery_timeout_ms"),
     ("message.max.bytes", "kafka.max_send_bytes"),
     ("queued.max.messages.kbytes", "kafka.prefetch_bytes"),
 ];
@@ -108,7 +137,7 @@ impl KafkaSettings {
         let tables = [&self.properties, &self.consumer_properties, &self.producer_properties];
         let plain = tables.into_iter().flat_map(BTreeMap::keys);
         for property in plain.chain(self.property_files.keys()) {
-            if let Some((_, instead)) = OURS.iter().find(|(ours, _)| *ours == dotted(property)) {
+            if let Some((_, instead)) = OURS.iter().find(|(ours, _)| *ours == canonical(property)) {
                 return Err(Error::Settings(format!(
                     "kafka property {property} cannot be set here; use {instead}"
                 )));
@@ -122,7 +151,7 @@ impl KafkaSettings {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "memebg");
         for (property, value) in self.properties.iter().chain(own) {
-            client.set(dotted(property), value);
+            client.set(canonical(property), value);
         }
         for (property, file) in &self.property_files {
             let secret = std::fs::read_to_string(file).map_err(|error| {
@@ -131,7 +160,7 @@ impl KafkaSettings {
                     file.display()
                 ))
             })?;
-            client.set(dotted(property), secret.trim_end_matches(['\r', '\n']));
+            client.set(canonical(property), secret.trim_end_matches(['\r', '\n']));
         }
         client.set_log_level(RDKafkaLogLevel::Warning);
         Ok(client)
@@ -155,6 +184,14 @@ impl KafkaSettings {
         Ok(client)
     }
 
+    /// A consumer that looks on without joining the group.
+    fn observer(&self) -> Result<BaseConsumer<LogContext>, Error> {
+        let mut client = self.consumer()?;
+        client.set("statistics.interval.ms", "0");
+        BaseConsumer::from_config_and_context(&client, LogContext)
+            .map_err(|error| Error::create("observer", error))
+    }
+
     /// Configuration of the producer: idempotent, keyed like the Java clients.
     fn producer(&self) -> Result<ClientConfig, Error> {
         let mut client = self.client(&self.producer_properties)?;
@@ -163,8 +200,12 @@ impl KafkaSettings {
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
             .set("message.timeout.ms", self.delivery_timeout_ms.to_string())
-            .set("message.max.bytes", self.max_send_bytes.to_string())
-            .set("queue.buffering.max.kbytes", (self.max_send_bytes / 1024 * 4).max(1024).to_string());
+            .set("message.max.bytes", self.max_send_bytes.to_string());
+        set_default(
+            &mut client,
+            "queue.buffering.max.kbytes",
+            &(self.max_send_bytes / 1024 * 4).max(1024).to_string(),
+        );
         set_default(&mut client, "compression.type", "zstd");
         set_default(&mut client, "linger.ms", "5");
         Ok(client)
@@ -177,10 +218,12 @@ fn set_default(client: &mut ClientConfig, property: &str, value: &str) {
     }
 }
 
-/// Names of environment variables cannot hold dots, and no librdkafka property holds an underscore:
-/// `sasl_password` is `sasl.password`.
-fn dotted(property: &str) -> String {
-    property.replace('_', ".")
+/// The name librdkafka documents first. Environment variables cannot hold dots, so `sasl_password` is
+/// `sasl.password`; no property that is of use here has an underscore in its name.
+fn canonical(property: &str) -> String {
+    let dotted = property.replace('_', ".");
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == dotted);
+    alias.map_or(dotted, |(_, name)| (*name).to_owned())
 }
 
 /// Forwards a log line of librdkafka.
@@ -208,6 +251,8 @@ impl rdkafka::ClientContext for LogContext {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, "librdkafka: {reason}");
     }
+
+    fn stats(&self, _: rdkafka::Statistics) {}
 }
 
 impl rdkafka::consumer::ConsumerContext for LogContext {}
@@ -244,6 +289,28 @@ mod tests {
             settings.producer_properties.insert(property.into(), "1".into());
             assert!(settings.validate().unwrap_err().to_string().contains(property));
         }
+    }
+
+    #[test]
+    fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
+        for (property, value) in [("sasl.pasword", "hunter"), ("compression.type", "hunter")] {
+            let mut settings = settings();
+            settings.properties.insert(property.into(), value.into());
+            let error = sink::KafkaSink::new(&settings).err().unwrap();
+            assert!(matches!(error, Error::Settings(_)));
+            let text = format!("{:#}", anyhow::Error::new(error));
+            assert!(text.contains(property) && !text.contains("hunter"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_older_name_of_a_property_is_the_property() {
+        let mut settings = settings();
+        settings.producer_properties.insert("compression.codec".into(), "lz4".into());
+        let client = settings.producer().unwrap();
+        assert_eq!((client.get("compression.type"), client.get("compression.codec")), (Some("lz4"), None));
+        settings.producer_properties.insert("request.required.acks".into(), "1".into());
+        assert!(settings.validate().is_err());
     }
 
     #[test]

@@ -53,9 +53,10 @@ impl EmbeddedBroker {
         let thread = std::thread::Builder::new()
             .name("kafka-embedded".into())
             .spawn(run)
-            .map_err(|error| Error::Settings(format!("cannot start a thread: {error}")))?;
-        let bootstrap_servers =
-            start.recv().map_err(|_| Error::Settings("the embedded broker ended at once".into()))??;
+            .map_err(|error| Error::Thread("kafka-embedded", error))?;
+        let bootstrap_servers = start
+            .recv()
+            .map_err(|_| Error::Thread("kafka-embedded", std::io::Error::other("it ended at once")))??;
         Ok(Self { bootstrap_servers, stop: Some(stop), thread: Some(thread) })
     }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -15,7 +14,7 @@ use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::{KafkaSettings, LogContext};
+use super::{Error, KafkaSettings, LogContext};
 use crate::domain::FRAME_EVENT_TYPE;
 
 /// Longest sleep before a stop is noticed.
@@ -64,10 +63,8 @@ pub fn feed<E: Into<anyhow::Error>>(
     let sent = Arc::clone(&context.sent);
     let producer: ThreadedProducer<FeedContext> =
         ThreadedProducer::from_config_and_context(&settings.producer()?, context)
-            .context("kafka producer cannot be created")?;
-    let group: BaseConsumer<LogContext> =
-        BaseConsumer::from_config_and_context(&settings.consumer()?, LogContext)
-            .context("kafka consumer cannot be created")?;
+            .map_err(|error| Error::create("feed", error))?;
+    let group = max_unread_bytes.map(|_| settings.observer()).transpose()?;
     let started = Instant::now();
     for frame in frames {
         let frame = frame.map_err(Into::into)?;
@@ -75,9 +72,11 @@ pub fn feed<E: Into<anyhow::Error>>(
         while !stop.is_cancelled() && !early().is_zero() {
             std::thread::sleep(early().min(NAP));
         }
-        if let Some(most) = max_unread_bytes {
-            while !stop.is_cancelled() && lock(&sent).unread_bytes() + frame.event.len() > most {
-                forget_what_was_read(&group, &settings.frames_topic, &sent);
+        if let (Some(most), Some(group)) = (max_unread_bytes, &group) {
+            // One that is larger than allowed goes alone: the broker keeps at least one message.
+            let full = |unread: usize| unread > 0 && unread + frame.event.len() > most;
+            while !stop.is_cancelled() && full(lock(&sent).unread_bytes()) {
+                forget_what_was_read(group, &settings.frames_topic, &sent);
                 std::thread::sleep(NAP / 5);
             }
         }
@@ -88,8 +87,8 @@ pub fn feed<E: Into<anyhow::Error>>(
     }
     producer
         .flush(Timeout::After(Duration::from_millis(settings.delivery_timeout_ms)))
-        .context("the broker did not confirm every frame")?;
-    lock(&sent).failure.take().map_or(Ok(()), Err)
+        .map_err(|source| Error::Client { what: "did not confirm every frame", source })?;
+    lock(&sent).failure.take().map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 fn send(
@@ -102,7 +101,7 @@ fn send(
     {
         let mut sent = lock(sent);
         if let Some(failure) = sent.failure.take() {
-            return Err(failure);
+            return Err(failure.into());
         }
         sent.number += 1;
         sent.unconfirmed_bytes += bytes;
@@ -129,7 +128,7 @@ fn send(
                 record = back;
                 std::thread::sleep(NAP / 5);
             }
-            Err((error, _)) => return Err(error).context("frame cannot be sent"),
+            Err((source, _)) => return Err(Error::Client { what: "does not take a frame", source }.into()),
         }
     }
 }
@@ -168,7 +167,7 @@ struct Sent {
     unconfirmed_bytes: usize,
     /// Offset and bytes of confirmed messages, by partition.
     unread: BTreeMap<i32, VecDeque<(i64, usize)>>,
-    failure: Option<anyhow::Error>,
+    failure: Option<Error>,
 }
 
 impl Sent {
@@ -212,7 +211,7 @@ impl ProducerContext for FeedContext {
                 self.progress.0.fetch_add(1, Ordering::Relaxed);
             }
             Err((error, _)) => {
-                sent.failure = Some(anyhow::Error::new(error.clone()).context("a frame was not confirmed"));
+                sent.failure = Some(Error::Client { what: "did not confirm a frame", source: error.clone() });
             }
         }
     }

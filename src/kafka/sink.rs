@@ -1,12 +1,10 @@
 //! The producer of grade events and dead letters: idempotent, confirmed one by one.
 
-use std::time::Duration;
-
 use futures_util::future::BoxFuture;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 
 use super::{Error, KafkaSettings, LogContext};
@@ -24,7 +22,6 @@ pub struct KafkaSink {
     producer: FutureProducer<LogContext>,
     grades_topic: String,
     dead_letters_topic: String,
-    flush_timeout: Duration,
 }
 
 impl KafkaSink {
@@ -34,24 +31,12 @@ impl KafkaSink {
     /// When the settings are refused.
     pub fn new(settings: &KafkaSettings) -> Result<Self, Error> {
         let producer = FutureProducer::from_config_and_context(&settings.producer()?, LogContext)
-            .map_err(|source| Error::Client { what: "producer cannot be created", source })?;
+            .map_err(|error| Error::create("producer", error))?;
         Ok(Self {
             producer,
             grades_topic: settings.grades_topic.clone(),
             dead_letters_topic: settings.dead_letters_topic.clone(),
-            flush_timeout: Duration::from_millis(settings.delivery_timeout_ms),
         })
-    }
-}
-
-impl Drop for KafkaSink {
-    fn drop(&mut self) {
-        // Everything that was to be confirmed has been waited for; this is for what was given up.
-        if let Err(error) =
-            self.producer.flush(Timeout::After(self.flush_timeout.min(Duration::from_secs(1))))
-        {
-            tracing::warn!(%error, "events were not flushed");
-        }
     }
 }
 
@@ -86,38 +71,38 @@ impl GradeSink for KafkaSink {
     }
 
     fn reject(&self, raw: &RawMessage, rejection: &Rejection) -> BoxFuture<'static, Result<(), SinkError>> {
-        let headers = dead_letter_headers(raw, rejection);
+        let bytes = raw.value.as_ref().map_or(0, Vec::len);
+        let reasons = error_headers(raw, rejection);
         let (producer, topic, raw) = (self.producer.clone(), self.dead_letters_topic.clone(), raw.clone());
         Box::pin(async move {
-            let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers.clone());
-            record.key = raw.key.as_deref();
-            record.timestamp = raw.timestamp_ms;
-            record.payload = raw.value.as_deref();
-            match send(&producer, record).await {
-                Err(SinkError::TooLarge(message)) => {
-                    // The original stays where the headers say it is; the fact is not lost.
-                    tracing::warn!(error = message, "dead letter is sent without its value");
-                    let bytes = raw.value.as_ref().map_or(0, Vec::len).to_string();
-                    let omitted = Header { key: "memebg.value.omitted_bytes", value: Some(&bytes) };
-                    let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers.insert(omitted));
-                    record.key = raw.key.as_deref();
-                    record.timestamp = raw.timestamp_ms;
-                    send(&producer, record).await
-                }
+            let letter = |headers| {
+                let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
+                record.timestamp = raw.timestamp_ms;
+                record
+            };
+            let mut whole = letter(with_original_headers(&raw, reasons.clone()));
+            (whole.key, whole.payload) = (raw.key.as_deref(), raw.value.as_deref());
+            let Err(SinkError::TooLarge(error)) = send(&producer, whole).await else {
+                return Ok(());
+            };
+            // The original stays where the headers say it is. That there was one must not be lost, and a
+            // letter that never fits would stop the service at the same frame for ever.
+            tracing::warn!(error, bytes, "dead letter is sent without its value");
+            let omitted = bytes.to_string();
+            let reasons = reasons.insert(Header { key: "memebg.value.omitted_bytes", value: Some(&omitted) });
+            let mut short = letter(with_original_headers(&raw, reasons.clone()));
+            short.key = raw.key.as_deref();
+            match send(&producer, short).await {
+                Err(SinkError::TooLarge(_)) => send(&producer, letter(reasons)).await,
                 sent => sent,
             }
         })
     }
 }
 
-/// The original headers and Kafka Connect's names for what went wrong (KIP-298).
-fn dead_letter_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
-    let mut headers = OwnedHeaders::new_with_capacity(raw.headers.len() + 8);
-    for (key, value) in &raw.headers {
-        if !ERROR_HEADERS.iter().any(|prefix| key.starts_with(prefix)) {
-            headers = headers.insert(Header { key, value: value.as_deref() });
-        }
-    }
+/// Kafka Connect's names for what went wrong (KIP-298).
+fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(8);
     for (key, value) in [
         ("__connect.errors.topic", raw.topic.as_ref()),
         ("__connect.errors.partition", &raw.position.partition.to_string()),
@@ -130,6 +115,12 @@ fn dead_letter_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders 
         headers = headers.insert(Header { key, value: Some(value) });
     }
     headers
+}
+
+fn with_original_headers(raw: &RawMessage, reasons: OwnedHeaders) -> OwnedHeaders {
+    let kept =
+        raw.headers.iter().filter(|(key, _)| !ERROR_HEADERS.iter().any(|prefix| key.starts_with(prefix)));
+    kept.fold(reasons, |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }))
 }
 
 async fn send<K: rdkafka::message::ToBytes + ?Sized, V: rdkafka::message::ToBytes + ?Sized>(

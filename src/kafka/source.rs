@@ -5,8 +5,8 @@
 //! while librdkafka's own threads keep the membership alive. Frames go to the [`Intake`] from this
 //! thread too, borrowed, so that a frame that is not wanted is never copied.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -69,10 +69,11 @@ pub fn start(parts: SourceParts) -> Result<tokio::sync::oneshot::Receiver<Result
         frames_topic: parts.settings.frames_topic.clone(),
         drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
         closing: Arc::default(),
+        last_error: Mutex::default(),
     };
     let closing = Arc::clone(&context.closing);
     let consumer = BaseConsumer::from_config_and_context(&parts.settings.consumer()?, context)
-        .map_err(|source| Error::Client { what: "consumer cannot be created", source })?;
+        .map_err(|error| Error::create("consumer", error))?;
     let (ended, end) = tokio::sync::oneshot::channel();
     let run = move || {
         let result = poll_until_stopped(&consumer, &parts);
@@ -86,7 +87,7 @@ pub fn start(parts: SourceParts) -> Result<tokio::sync::oneshot::Receiver<Result
     std::thread::Builder::new()
         .name("kafka-poll".into())
         .spawn(run)
-        .map_err(|error| Error::Settings(format!("cannot start the poll thread: {error}")))?;
+        .map_err(|error| Error::Thread("kafka-poll", error))?;
     Ok(end)
 }
 
@@ -96,66 +97,63 @@ fn poll_until_stopped(
 ) -> Result<SourceEnd, Error> {
     let topic = parts.settings.frames_topic.as_str();
     consumer.subscribe(&[topic]).map_err(|source| Error::Client { what: "cannot subscribe", source })?;
-    let commit_interval = Duration::from_millis(parts.settings.commit_interval_ms);
     let mut committed_at = Instant::now();
-    let mut last_error: Option<(String, Instant)> = None;
     while !parts.stop.is_cancelled() {
-        parts.health.polled();
-        if committed_at.elapsed() >= commit_interval {
-            committed_at = Instant::now();
-            commit(consumer, topic, &parts.ledger.take_commits(), CommitMode::Async, &parts.metrics);
-        }
-        if parts.ledger.is_full() {
-            let full_since = Instant::now();
-            if !parts.ledger.wait_for_room(PATIENCE) {
-                stay_paused(consumer, parts, &mut committed_at);
-            }
-            parts.metrics.backpressure(full_since.elapsed());
-            continue;
-        }
-        match consumer.poll(POLL) {
-            None => {}
-            Some(Ok(message)) => receive(&parts.intake, &message),
-            Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
-                return Err(Error::Client { what: "consumer failed for good", source });
-            }
-            Some(Err(error)) => {
-                let text = error.to_string();
-                let repeated =
-                    last_error.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < SAME_ERROR);
-                if !repeated {
-                    tracing::warn!(topic, error = text, "cannot read frames; trying again");
-                    last_error = Some((text, Instant::now()));
-                }
-            }
+        if parts.ledger.is_full() && !parts.ledger.wait_for_room(PATIENCE) {
+            stay_paused(consumer, parts, &mut committed_at)?;
+        } else {
+            poll_once(consumer, parts, &mut committed_at)?;
         }
     }
     Ok(drain(consumer, parts))
 }
 
+/// Commits if it is time to, and takes one message if there is one.
+fn poll_once(
+    consumer: &BaseConsumer<SourceContext>,
+    parts: &SourceParts,
+    committed_at: &mut Instant,
+) -> Result<(), Error> {
+    parts.health.polled();
+    if committed_at.elapsed() >= Duration::from_millis(parts.settings.commit_interval_ms) {
+        *committed_at = Instant::now();
+        let commits = parts.ledger.take_commits();
+        consumer.context().commit(consumer, &commits, CommitMode::Async);
+    }
+    match consumer.poll(POLL) {
+        None => Ok(()),
+        Some(Ok(message)) => {
+            receive(&parts.intake, &message);
+            Ok(())
+        }
+        Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
+            Err(Error::Client { what: "consumer failed for good", source })
+        }
+        // The context has logged it; librdkafka goes on trying.
+        Some(Err(_)) => Ok(()),
+    }
+}
+
 /// Keeps polling, which keeps the membership, while nothing is delivered.
-fn stay_paused(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts, committed_at: &mut Instant) {
+fn stay_paused(
+    consumer: &BaseConsumer<SourceContext>,
+    parts: &SourceParts,
+    committed_at: &mut Instant,
+) -> Result<(), Error> {
+    let paused_since = Instant::now();
     tracing::debug!("pipeline is full; partitions are paused");
     while !parts.stop.is_cancelled() && !parts.ledger.wait_for_room(Duration::ZERO) {
-        parts.health.polled();
         // Every time: partitions that were assigned meanwhile are not paused yet.
         if let Err(error) = consumer.assignment().and_then(|assignment| consumer.pause(&assignment)) {
             tracing::warn!(%error, "cannot pause");
         }
-        match consumer.poll(POLL) {
-            Some(Ok(message)) => receive(&parts.intake, &message),
-            Some(Err(error)) => tracing::warn!(%error, "error while paused"),
-            None => {}
-        }
-        if committed_at.elapsed() >= Duration::from_millis(parts.settings.commit_interval_ms) {
-            *committed_at = Instant::now();
-            let commits = parts.ledger.take_commits();
-            commit(consumer, &parts.settings.frames_topic, &commits, CommitMode::Async, &parts.metrics);
-        }
+        poll_once(consumer, parts, committed_at)?;
     }
     if let Err(error) = consumer.assignment().and_then(|assignment| consumer.resume(&assignment)) {
         tracing::error!(%error, "cannot resume");
     }
+    parts.metrics.backpressure(paused_since.elapsed());
+    Ok(())
 }
 
 /// Finishes what is under way, commits it, and says what is left.
@@ -165,7 +163,7 @@ fn drain(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts) -> SourceE
     let assigned = consumer.assignment().map(|assignment| partitions(&assignment, topic)).unwrap_or_default();
     tracing::info!(in_flight_frames = parts.ledger.in_flight_frames(), "draining");
     let drained = parts.ledger.drain(&assigned, Duration::from_millis(parts.settings.drain_timeout_ms));
-    commit(consumer, topic, &drained.commits, CommitMode::Sync, &parts.metrics);
+    consumer.context().commit(consumer, &drained.commits, CommitMode::Sync);
     SourceEnd { unfinished_frames: drained.unfinished_frames }
 }
 
@@ -179,30 +177,6 @@ fn receive(intake: &Intake, message: &BorrowedMessage<'_>) {
         headers: headers.unwrap_or_default(),
         timestamp_ms: message.timestamp().to_millis(),
     });
-}
-
-fn commit<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-    commits: &[NextOffset],
-    mode: CommitMode,
-    metrics: &Metrics,
-) {
-    if commits.is_empty() {
-        return;
-    }
-    let mut offsets = TopicPartitionList::with_capacity(commits.len());
-    let listed = commits.iter().try_for_each(|(partition, next)| {
-        offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))
-    });
-    match listed.and_then(|()| consumer.commit(&offsets, mode)) {
-        Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-        Err(error) => {
-            // Not lost: the frames are read and graded again under the same ids.
-            metrics.commit_failed();
-            tracing::warn!(%error, "offsets were not committed");
-        }
-    }
 }
 
 fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {
@@ -220,6 +194,34 @@ struct SourceContext {
     drain_timeout: Duration,
     /// Set once everything is drained: the revoke of closing the consumer has nothing left to do.
     closing: Arc<AtomicBool>,
+    /// So that the same error is not logged with every poll.
+    last_error: Mutex<Option<(String, Instant)>>,
+}
+
+impl SourceContext {
+    /// A commit that fails loses nothing: the frames are read and graded again under the same ids. It
+    /// is tried again with the next watermarks.
+    fn commit(&self, consumer: &BaseConsumer<Self>, commits: &[NextOffset], mode: CommitMode) {
+        if commits.is_empty() {
+            return;
+        }
+        let mut offsets = TopicPartitionList::with_capacity(commits.len());
+        let listed = commits.iter().try_for_each(|(partition, next)| {
+            offsets.add_partition_offset(&self.frames_topic, *partition, Offset::Offset(*next))
+        });
+        self.committed(listed.and_then(|()| consumer.commit(&offsets, mode)));
+    }
+
+    fn committed(&self, result: KafkaResult<()>) {
+        let Err(error) = result else { return };
+        // Everything was committed before.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) {
+            return;
+        }
+        self.metrics.commit_failed();
+        self.ledger.commit_failed();
+        tracing::warn!(%error, "offsets were not committed; trying again");
+    }
 }
 
 impl ClientContext for SourceContext {
@@ -228,7 +230,12 @@ impl ClientContext for SourceContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, "librdkafka: {reason}");
+        let text = error.to_string();
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() >= SAME_ERROR) {
+            tracing::warn!(error = text, "librdkafka: {reason}");
+            *last = Some((text, Instant::now()));
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -253,7 +260,7 @@ impl ConsumerContext for SourceContext {
                 let timeout = if lost { Duration::ZERO } else { self.drain_timeout };
                 let drained = self.ledger.drain(&revoked, timeout);
                 if !lost {
-                    commit(consumer, &self.frames_topic, &drained.commits, CommitMode::Sync, &self.metrics);
+                    self.commit(consumer, &drained.commits, CommitMode::Sync);
                 }
                 let unfinished_frames = drained.unfinished_frames;
                 tracing::info!(partitions = ?revoked, lost, unfinished_frames, "partitions revoked");
@@ -263,18 +270,19 @@ impl ConsumerContext for SourceContext {
         self.metrics.rebalance();
     }
 
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        // A partition that was revoked while it was paused comes back paused. If the pipeline is still
+        // full it is paused again at the next turn.
+        if let Rebalance::Assign(assigned) = rebalance
+            && let Err(error) = consumer.resume(assigned)
+        {
+            tracing::error!(%error, "cannot resume");
+        }
         // Without waiting for the next statistics: a rebalance is answered by a broker.
         self.health.connected(true);
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result
-            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
-        {
-            self.metrics.commit_failed();
-            self.ledger.commit_failed();
-            tracing::warn!(%error, "offsets were not committed; trying again");
-        }
+        self.committed(result);
     }
 }

@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::message::Message;
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::{KafkaSettings, LogContext};
+use super::KafkaSettings;
 use crate::domain::GradeEvent;
 
 const POLL: Duration = Duration::from_millis(100);
@@ -28,9 +27,7 @@ pub fn grades(
     mut each: impl FnMut(GradeEvent),
 ) -> anyhow::Result<()> {
     let topic = settings.grades_topic.as_str();
-    let consumer: BaseConsumer<LogContext> =
-        BaseConsumer::from_config_and_context(&settings.consumer()?, LogContext)
-            .context("kafka consumer cannot be created")?;
+    let consumer = settings.observer()?;
     let metadata = consumer
         .fetch_metadata(Some(topic), Timeout::After(METADATA_TIMEOUT))
         .with_context(|| format!("topic {topic} cannot be looked up"))?;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, Layers};
 use crate::kafka;
+use crate::pipeline::fetch::{FetchSetupError, Fetcher};
 use crate::pipeline::publish::SinkError;
 use crate::telemetry::logging;
 
@@ -75,13 +76,14 @@ pub fn run(cli: Cli) -> ExitCode {
 fn start(cli: Cli) -> anyhow::Result<()> {
     let demo = matches!(cli.command, Command::Demo(_));
     let layers = Layers { demo, file: cli.config, set: cli.set };
-    let config = Config::load(&layers, std::env::vars())?;
+    let config = Config::load(&layers, std::env::vars_os())?;
     match cli.command {
         Command::Config(ConfigCommand::Show) => {
             print!("{}", config.redacted()?);
             return Ok(());
         }
         Command::Config(ConfigCommand::Check) => {
+            Fetcher::new(&config.fetch, config.decode.max_image_bytes)?;
             println!("configuration is usable");
             return Ok(());
         }
@@ -93,7 +95,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         match cli.command {
             Command::Demo(args) => demo::run(config, args, stop).await,
             Command::Serve => serve::run(config, stop).await,
-            Command::Grade(args) => grade::run(config, args).await,
+            Command::Grade(args) => grade::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
             Command::Config(_) => Ok(()),
         }
@@ -130,7 +132,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<SinkError>() || matches!(cause.downcast_ref(), Some(kafka::Error::Client { .. }))
     };
     let usage = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(kafka::Error::Settings(_)))
+        cause.is::<ConfigError>()
+            || cause.is::<FetchSetupError>()
+            || matches!(cause.downcast_ref(), Some(kafka::Error::Settings(_)))
     };
     if error.chain().any(usage) {
         USAGE

@@ -3,6 +3,7 @@
 //! Defaults (`config/memebg.toml`, compiled in) < the demo's overlay < `--config FILE` < environment
 //! (`MEMEBG__SECTION__KEY`) < `--set section.key=value`. An option that nobody knows is an error.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use config::builder::DefaultState;
@@ -21,7 +22,7 @@ use crate::pipeline::publish::PublishSettings;
 use crate::pipeline::quality::QualitySettings;
 use crate::pipeline::receipt::FlowSettings;
 use crate::pipeline::select::SelectSettings;
-use crate::telemetry::TelemetrySettings;
+use crate::telemetry::{TelemetrySettings, logging};
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");
 const DEMO: &str = include_str!("../config/demo.toml");
@@ -87,14 +88,14 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads all layers and checks the result. `environment` is `std::env::vars()`, or what a test
+    /// Reads all layers and checks the result. `environment` is `std::env::vars_os()`, or what a test
     /// wants it to be.
     ///
     /// # Errors
     /// Names the option that cannot be used and why.
     pub fn load(
         layers: &Layers,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if layers.demo {
@@ -104,9 +105,14 @@ impl Config {
             builder = builder.add_source(File::from(Path::new(file)).format(FileFormat::Toml));
         }
         for (name, value) in environment {
-            if let Some(option) = name.strip_prefix(ENVIRONMENT_PREFIX) {
-                builder = set(builder, &option.to_lowercase().replace("__", "."), &value)?;
-            }
+            // Other variables need not even be text.
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix(ENVIRONMENT_PREFIX)) else {
+                continue;
+            };
+            let option = name.to_lowercase().replace("__", ".");
+            let value =
+                value.to_str().ok_or_else(|| ConfigError::Invalid(format!("{option} is not UTF-8")))?;
+            builder = set(builder, &option, value)?;
         }
         for assignment in &layers.set {
             let (option, value) =
@@ -154,9 +160,26 @@ impl Config {
     fn validate(&self) -> Result<(), ConfigError> {
         let check =
             |holds: bool, message: String| if holds { Ok(()) } else { Err(ConfigError::Invalid(message)) };
-        let Self { kafka, select, focus, batch, flow, publish, model, telemetry, decode, .. } = self;
-        kafka.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
-        model.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        let Self {
+            kafka,
+            select,
+            fetch,
+            decode,
+            quality,
+            focus,
+            batch,
+            flow,
+            publish,
+            model,
+            telemetry,
+            incubator,
+        } = self;
+        let invalid = |error: &dyn std::fmt::Display| ConfigError::Invalid(error.to_string());
+        kafka.validate().map_err(|error| invalid(&error))?;
+        fetch.validate().map_err(|error| invalid(&error))?;
+        model.validate().map_err(|error| invalid(&error))?;
+        incubator.validate().map_err(|error| invalid(&error))?;
+        logging::check_filter(&telemetry.log_filter).map_err(|error| invalid(&error))?;
         check(
             select.min_hpi >= 0.0 && select.min_hpi < select.max_hpi && select.max_hpi.is_finite(),
             format!("select.min_hpi {} is not below select.max_hpi {}", select.min_hpi, select.max_hpi),
@@ -165,8 +188,25 @@ impl Config {
             select.spacing_minutes.is_none_or(|minutes| minutes > 0.0 && minutes.is_finite()),
             "select.spacing_minutes is not positive; leave it out to want every run".into(),
         )?;
-        check(decode.threads >= 1, "decode.threads is 0".into())?;
-        check(publish.max_unconfirmed >= 1, "publish.max_unconfirmed is 0".into())?;
+        for (option, value, most) in [
+            ("decode.threads", decode.threads, 1_024),
+            ("focus.max_runs", focus.max_runs, 1_000_000),
+            ("flow.max_in_flight_frames", flow.max_in_flight_frames, 1_000_000),
+            ("publish.max_unconfirmed", publish.max_unconfirmed, 1_000_000),
+        ] {
+            check((1..=most).contains(&value), format!("{option} {value} is not within 1 and {most}"))?;
+        }
+        check(
+            quality.min_mean_grey < quality.max_mean_grey,
+            "quality.min_mean_grey is not below quality.max_mean_grey: every frame would abstain".into(),
+        )?;
+        check(
+            flow.max_in_flight_bytes >= kafka.max_value_bytes,
+            format!(
+                "flow.max_in_flight_bytes {} is below kafka.max_value_bytes {}",
+                flow.max_in_flight_bytes, kafka.max_value_bytes
+            ),
+        )?;
         let largest = model.batch_sizes.iter().copied().max().unwrap_or(0);
         check(
             (1..=largest).contains(&batch.max_frames),
@@ -216,12 +256,9 @@ fn set(
     option: &str,
     text: &str,
 ) -> Result<ConfigBuilder<DefaultState>, ConfigError> {
-    if !text.starts_with('[') {
-        return Ok(builder.set_override(option, text)?);
-    }
-    let list: toml::Table = format!("list = {text}")
-        .parse()
-        .map_err(|error| ConfigError::Invalid(format!("{option}: {text} is not a TOML list: {error}")))?;
+    // Text that starts like a list and is none is text: `[::1]:9092`.
+    let list = text.starts_with('[').then(|| format!("list = {text}").parse::<toml::Table>());
+    let Some(Ok(list)) = list else { return Ok(builder.set_override(option, text)?) };
     let items = list.get("list").and_then(toml::Value::as_array).cloned().unwrap_or_default();
     let items: Vec<String> =
         items.into_iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
@@ -234,10 +271,7 @@ mod tests {
 
     fn load(set: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let layers = Layers { set: set.iter().map(|it| (*it).to_owned()).collect(), ..Layers::default() };
-        Config::load(
-            &layers,
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        )
+        Config::load(&layers, environment.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
@@ -258,7 +292,7 @@ mod tests {
         };
         let environment =
             [("MEMEBG__SELECT__MIN_HPI", "104"), ("MEMEBG__SELECT__MAX_HPI", "125"), ("PATH", "/")];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
         let config = Config::load(&layers, environment).unwrap();
         assert_eq!((config.select.min_hpi, config.select.max_hpi), (104.0, 126.0));
         assert_eq!(config.batch.max_wait_ms, 7);
@@ -278,6 +312,16 @@ mod tests {
         assert_eq!(config.select.sites, ["north", "south"]);
         assert_eq!(config.model.batch_sizes, [1, 2, 16]);
         assert_eq!(config.kafka.properties.get("sasl_password").map(String::as_str), Some("0123"));
+    }
+
+    #[test]
+    fn text_that_only_starts_like_a_list_is_text() {
+        let config =
+            load(&["kafka.brokers=[::1]:9092"], &[("MEMEBG__TELEMETRY__LISTEN", "[::]:9464")]).unwrap();
+        assert_eq!(
+            (config.kafka.brokers.as_str(), config.telemetry.listen.as_str()),
+            ("[::1]:9092", "[::]:9464")
+        );
     }
 
     #[test]
@@ -306,6 +350,13 @@ mod tests {
             ("telemetry.poll_timeout_seconds=1", "telemetry.poll_timeout_seconds"),
             ("flow.max_in_flight_frames=1", "flow.max_in_flight_frames"),
             ("kafka.properties.acks=1", "acks"),
+            ("flow.max_in_flight_bytes=0", "flow.max_in_flight_bytes"),
+            ("focus.max_runs=0", "focus.max_runs"),
+            ("decode.threads=1000000000000000", "decode.threads"),
+            ("quality.min_mean_grey=250", "quality.min_mean_grey"),
+            ("fetch.attempts=0", "fetch.attempts"),
+            ("telemetry.log_filter=memebg=loud", "loud"),
+            ("incubator.days=4", "incubator.days"),
         ] {
             let error = load(&[set], &[]).unwrap_err().to_string();
             assert!(error.contains(named), "{set}: {error}");

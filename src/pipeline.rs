@@ -128,12 +128,13 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
         metrics.clone(),
     );
     let decoder = Decoder {
-        fetcher: Fetcher::new(&settings.fetch)?,
+        fetcher: Fetcher::new(&settings.fetch, settings.decode.max_image_bytes)?,
+        fetching: Semaphore::new(settings.fetch.max_concurrent),
         settings: settings.decode.clone(),
         quality: settings.quality.clone(),
         side_px: first.input_side_px(),
         max_value_bytes,
-        cpu: Semaphore::new(settings.decode.threads.max(1)),
+        cpu: Semaphore::new(settings.decode.threads),
         metrics: metrics.clone(),
     };
     let mut tasks: Vec<Task> = vec![

@@ -29,4 +29,6 @@ pub struct TelemetrySettings {
     pub log_filter: String,
     /// A consumer that has not polled for this long is not alive.
     pub poll_timeout_seconds: u64,
+    /// A grader that has been busy with one batch for this long is not alive.
+    pub inference_timeout_seconds: u64,
 }

@@ -13,6 +13,7 @@ use super::incubate::{self, IncubateArgs};
 use super::view::View;
 use crate::config::Config;
 use crate::domain::{GradeEvent, ModelIdentity};
+use crate::incubator::Truth;
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::feed::{FeedProgress, feed};
 use crate::kafka::tail;
@@ -37,7 +38,7 @@ pub(super) struct DemoArgs {
     /// Grade the images of this folder, once each, instead of synthetic embryos.
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Check the grades of these images: a CSV of image,stage,exp,icm,te.
+    /// Their grades, a CSV of image,stage,exp,icm,te, shown beside ours.
     #[arg(long, value_name = "FILE", requires = "images")]
     labels: Option<PathBuf>,
 }
@@ -60,6 +61,7 @@ struct Summary {
     grade_events: usize,
     grade_ids: usize,
     embryos: usize,
+    agreement_with_truth: Agreement,
     mean_batch_frames: f64,
     untrained: bool,
     model: ModelIdentity,
@@ -73,6 +75,29 @@ struct ReadBack {
     events: usize,
     ids: HashSet<String>,
     embryos: HashSet<String>,
+    agreement: Agreement,
+}
+
+/// How often the grades are those that the photographs really show.
+#[derive(Debug, Default, Serialize)]
+struct Agreement {
+    /// Graded frames of which the expansion is known.
+    known: u64,
+    exp: u64,
+    icm: u64,
+    te: u64,
+}
+
+impl Agreement {
+    fn count(&mut self, event: &GradeEvent, truth: Option<Truth>) {
+        let (Some(heads), Some(truth)) = (&event.heads, truth.filter(|truth| truth.exp.is_some())) else {
+            return;
+        };
+        self.known += 1;
+        self.exp += u64::from(truth.exp == Some(heads.exp.grade));
+        self.icm += u64::from(truth.icm == heads.icm.as_ref().map(|head| head.grade));
+        self.te += u64::from(truth.te == heads.te.as_ref().map(|head| head.grade));
+    }
 }
 
 pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationToken) -> anyhow::Result<()> {
@@ -84,7 +109,7 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
     broker.bootstrap_servers().clone_into(&mut config.kafka.brokers);
     let incubate =
         IncubateArgs { images: args.images.clone(), labels: args.labels.clone(), seconds: args.seconds };
-    let frames = incubate::frames(&config.incubator, &incubate)?;
+    let (frames, truths) = incubate::frames(&config.incubator, &incubate)?;
     if !args.json {
         println!("embedded Kafka at {}; loading the models", broker.bootstrap_servers());
     }
@@ -108,7 +133,7 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
 
     let (stop_tail, (graded, mut grades)) = (CancellationToken::new(), mpsc::channel(256));
     let (kafka, tail_until) = (config.kafka.clone(), stop_tail.clone());
-    let tailing = tokio::task::spawn_blocking(move || {
+    let mut tailing = tokio::task::spawn_blocking(move || {
         tail::grades(&kafka, &tail_until, |event: GradeEvent| drop(graded.blocking_send(event)))
     });
 
@@ -132,12 +157,19 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
     loop {
         tokio::select! {
             Some(event) = grades.recv() => {
-                view.grade(&event);
+                let truth = truths.of(&event);
+                view.grade(&event, truth);
+                read_back.agreement.count(&event, truth);
                 read_back.events += 1;
                 read_back.ids.insert(event.id.as_str().to_owned());
                 read_back.embryos.insert(event.embryo_id);
             }
             _ = ticks.tick() => view.tick(),
+            ended = &mut tailing => {
+                view.finish();
+                ended??;
+                anyhow::bail!("reading the grades back ended by itself");
+            }
             ended = &mut service => {
                 view.finish();
                 ended??;
@@ -177,6 +209,7 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
         grade_events: read_back.events,
         grade_ids: read_back.ids.len(),
         embryos: read_back.embryos.len(),
+        agreement_with_truth: read_back.agreement,
         mean_batch_frames: (metrics.mean_batch_frames() * 100.0).round() / 100.0,
         untrained: identity.model.untrained,
         model: identity.model,
@@ -188,7 +221,12 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
 
 fn is_finished(metrics: &Metrics, sent: u64, read_back: usize) -> bool {
     let totals = metrics.totals();
-    totals.received >= sent && totals.in_flight == 0 && read_back as u64 >= totals.graded + totals.abstained
+    if totals.received < sent || totals.in_flight > 0 {
+        return false;
+    }
+    // Once more: the figures above are read one after the other.
+    let totals = metrics.totals();
+    read_back as u64 >= totals.graded + totals.abstained
 }
 
 fn report(summary: &Summary, json: bool) -> anyhow::Result<()> {

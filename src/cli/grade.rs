@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::domain::{AbstainReason, GradeClass, HeadGrade, Heads, ModelIdentity};
@@ -37,8 +38,11 @@ struct Graded<'a> {
     device: &'a str,
 }
 
-pub(super) async fn run(config: Config, args: GradeArgs) -> anyhow::Result<()> {
-    tokio::task::spawn_blocking(move || grade(config, &args)).await?
+pub(super) async fn run(config: Config, args: GradeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        graded = tokio::task::spawn_blocking(move || grade(config, &args)) => graded?,
+        () = stop.cancelled() => anyhow::bail!("stopped before every image was graded"),
+    }
 }
 
 fn grade(mut config: Config, args: &GradeArgs) -> anyhow::Result<()> {

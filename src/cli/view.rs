@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::domain::{GradeEvent, GradeStatus};
+use crate::domain::{GradeEvent, GradeStatus, gardner};
+use crate::incubator::Truth;
 use crate::telemetry::metrics::{Metrics, Totals};
 
 /// Without a terminal, how often the status line is printed.
@@ -42,7 +43,7 @@ impl View {
         }
     }
 
-    pub(super) fn grade(&self, event: &GradeEvent) {
+    pub(super) fn grade(&self, event: &GradeEvent, truth: Option<Truth>) {
         let verdict = match (event.status, &event.gardner) {
             (GradeStatus::Graded, Some(gardner)) => gardner.clone(),
             _ => {
@@ -57,8 +58,11 @@ impl View {
             .unwrap_or_default();
         let untrained = if event.model.untrained { "  UNTRAINED" } else { "" };
         self.say(&format!(
-            "{:<28} well {:<2} {:>6.1} hpi   {verdict:<4} {confidence}{untrained}",
-            event.embryo_id, event.well, event.hpi
+            "{:<28} well {:<2} {:>6.1} hpi   {verdict:<4} {confidence}{}{untrained}",
+            event.embryo_id,
+            event.well,
+            event.hpi,
+            truth.map(|truth| format!("  (is {})", shown(&truth))).unwrap_or_default()
         ));
     }
 
@@ -96,6 +100,14 @@ impl View {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// What the photograph really shows: a Gardner string, or the stage before there is one.
+fn shown(truth: &Truth) -> String {
+    match truth.exp {
+        Some(exp) => gardner(exp, truth.icm, truth.te),
+        None => format!("{:?}", truth.stage).to_lowercase(),
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use check::{clock, id, invalid, short};
 
 use super::label::label_enum;
-use super::rejection::{Rejection, RejectionCode, Stage};
+use super::rejection::{Rejection, RejectionCode};
 use super::wire::{object, present, whole};
 
 /// CloudEvents `type` of a frame event.
@@ -21,8 +21,6 @@ pub const FRAME_EVENT_TYPE: &str = "org.memebg.incubator.frame.v1";
 
 /// Longest accepted image URI, in characters.
 const MAX_URI_CHARS: usize = 2_048;
-/// Longest text of a reader's error, in characters: it becomes a header of the dead letter.
-const MAX_ERROR_CHARS: usize = 512;
 /// Largest number that a well, plane index or plane count may reach.
 const MAX_PLANES: u32 = 1_000;
 
@@ -248,17 +246,9 @@ impl<'a> FrameEvent<'a> {
     /// the wrong type.
     pub fn from_json(json: &'a [u8]) -> Result<Self, Rejection> {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        object(&mut reader).and_then(|event| reader.end().map(|()| event)).map_err(|error| {
-            let code = match error.classify() {
-                serde_json::error::Category::Data => RejectionCode::SchemaInvalid,
-                _ => RejectionCode::InvalidJson,
-            };
-            let stage = match code {
-                RejectionCode::SchemaInvalid => Stage::Validate,
-                _ => Stage::Decode,
-            };
-            Rejection::new(stage, code, format!("value is not a frame event: {}", without_values(&error)))
-        })
+        object(&mut reader)
+            .and_then(|event| reader.end().map(|()| event))
+            .map_err(|error| Rejection::unreadable("a frame event", &error))
     }
 
     /// Checks every field against the schema's limits and reads the clocks.
@@ -302,14 +292,12 @@ impl<'a> FrameEvent<'a> {
         let insemination_time = clock("insemination_time", self.insemination_time.as_ref())?;
         if captured_at < insemination_time {
             return Err(Rejection::new(
-                Stage::Validate,
                 RejectionCode::ClockReversed,
                 format!("captured_at {captured_at} is before insemination_time {insemination_time}"),
             ));
         }
         if (captured_at - now).num_seconds() > tolerance_seconds {
             return Err(Rejection::new(
-                Stage::Validate,
                 RejectionCode::ClockInFuture,
                 format!("captured_at {captured_at} is later than now, {now}; check the incubator's clock"),
             ));
@@ -379,17 +367,6 @@ impl ImageEvent<'_> {
             _ => Ok(()),
         }
     }
-}
-
-/// What serde says, as long as it speaks of names only: a value may be what must not be logged.
-fn without_values(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let names_only = ["missing field", "unknown field", "duplicate field"];
-    if error.is_data() && !names_only.iter().any(|start| text.starts_with(start)) {
-        return format!("wrong type or value at line {} column {}", error.line(), error.column());
-    }
-    // An unknown field's name comes from the message and may have any length.
-    text.chars().take(MAX_ERROR_CHARS).collect()
 }
 
 #[cfg(test)]

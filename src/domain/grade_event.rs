@@ -183,7 +183,8 @@ pub struct GradeEvent {
     pub device: String,
     /// Arithmetic of the embedding and the multitask model, e.g. `int8+fp32`.
     pub precision: String,
-    /// Where the time went. Differs between two gradings of one frame; nothing else does.
+    /// Where the time went. Differs between two gradings of one frame on one machine; the rest does not,
+    /// as long as the device and the quality gate's thresholds stay the same.
     pub timings: Timings,
 }
 

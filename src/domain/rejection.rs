@@ -1,6 +1,22 @@
-//! Why a frame could not be graded: the vocabulary of dead letters.
+//! Why a frame is not graded: skips, which are meant, and rejections, which become dead letters.
 
 use super::label::label_enum;
+
+label_enum! {
+    /// Why a frame was not wanted.
+    SkipReason {
+        /// Before the day-5 window.
+        TooEarly = "too_early",
+        /// After the day-5 window.
+        TooLate = "too_late",
+        /// Not the focal plane that the policy asks for.
+        OtherFocalPlane = "other_focal_plane",
+        /// Too soon after the last wanted frame of this embryo.
+        SpacedOut = "spaced_out",
+        /// Received before, with the same image.
+        Duplicate = "duplicate",
+    }
+}
 
 label_enum! {
     /// Where in the route of a frame it was refused. The names follow Kafka Connect's
@@ -69,21 +85,66 @@ label_enum! {
     }
 }
 
+impl RejectionCode {
+    /// Where in the route of a frame this happens.
+    #[must_use]
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::EmptyValue | Self::ValueTooLarge | Self::InvalidJson | Self::UnknownEventType => {
+                Stage::Decode
+            }
+            Self::SchemaInvalid
+            | Self::UnknownSite
+            | Self::ClockMissing
+            | Self::ClockReversed
+            | Self::ClockInFuture => Stage::Validate,
+            Self::ImageUriNotAllowed
+            | Self::ImageUnreachable
+            | Self::ImageNotFound
+            | Self::ImageTooLarge
+            | Self::ImageBadBase64
+            | Self::ImageDigestMismatch => Stage::Fetch,
+            Self::ImageUndecodable | Self::ImageTooManyPixels | Self::ImageSizeMismatch => Stage::Preprocess,
+            Self::InferenceFailed | Self::OutputNotFinite => Stage::Infer,
+            Self::GradeTooLarge => Stage::Publish,
+        }
+    }
+}
+
+/// Longest message, in characters. It becomes a header, which must fit wherever the frame came from.
+const MAX_MESSAGE_CHARS: usize = 1_000;
+
 /// A frame that cannot be graded, and why. It ends as a dead letter, never silently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{stage}/{code}: {message}")]
+#[error("{}/{code}: {message}", code.stage())]
 pub struct Rejection {
-    /// Where it was refused.
-    pub stage: Stage,
-    /// The stable reason.
+    /// The stable reason, which also says at which stage it was refused.
     pub code: RejectionCode,
     /// What was wrong, with which value. Carries no image data and no patient data.
     pub message: String,
 }
 
 impl Rejection {
-    /// A rejection at `stage` with a message for the person who reads the dead letter.
-    pub fn new(stage: Stage, code: RejectionCode, message: impl Into<String>) -> Self {
-        Self { stage, code, message: message.into() }
+    /// A rejection with a message for the person who reads the dead letter; cut when it is too long.
+    pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
+            message.truncate(end);
+        }
+        Self { code, message }
+    }
+
+    /// Text that is not the JSON it should be. Says what serde says as long as that speaks of names
+    /// only: a value may be what must not be logged.
+    pub(crate) fn unreadable(what: &str, error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let names_only = ["missing field", "unknown field", "duplicate field"];
+        let reason = if error.is_data() && !names_only.iter().any(|start| text.starts_with(start)) {
+            format!("wrong type or value at line {} column {}", error.line(), error.column())
+        } else {
+            text
+        };
+        let code = if error.is_data() { RejectionCode::SchemaInvalid } else { RejectionCode::InvalidJson };
+        Self::new(code, format!("value is not {what}: {reason}"))
     }
 }

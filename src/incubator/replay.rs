@@ -39,7 +39,7 @@ pub struct Replay {
 /// capture, taken at `now`. `labels` is a CSV of `image,stage,exp,icm,te` without quotes, whose
 /// grades become the truth of the photographs they name.
 ///
-/// The embryo ids are hashes of the file names, which may hold what must not travel.
+/// The embryo ids are hashes of file name and content; the names themselves may hold what must not travel.
 ///
 /// # Errors
 /// When the folder or the label file cannot be read, exceeds its limits, or a label means no grade.
@@ -72,7 +72,8 @@ pub fn replay(
 impl Replay {
     fn photograph(&self, name: &str, path: &Path) -> Result<Photograph, IncubatorError> {
         let (bytes, image) = read_image(path)?;
-        let digest = hex::encode(Sha256::digest(name.as_bytes()));
+        // With the content, so that a name cannot be found by hashing guesses.
+        let digest = hex::encode(Sha256::new().chain_update(name).chain_update(&image.sha256).finalize());
         let embryo_id = format!("R-{}", digest.get(..16).unwrap_or(&digest));
         let exposure = Exposure {
             site_id: self.site_id.clone(),

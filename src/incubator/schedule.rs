@@ -54,7 +54,11 @@ pub struct IncubatorSettings {
 }
 
 impl IncubatorSettings {
-    fn validate(&self) -> Result<(), IncubatorError> {
+    /// Checks every field against its limits.
+    ///
+    /// # Errors
+    /// [`IncubatorError::Setting`] naming the field.
+    pub fn validate(&self) -> Result<(), IncubatorError> {
         let check = |fits: bool, field, value: &dyn std::fmt::Display, want| {
             if fits { Ok(()) } else { Err(IncubatorError::Setting { field, value: value.to_string(), want }) }
         };
@@ -204,7 +208,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// The settings that the demo starts with.
+    /// A room much like the demo's.
     pub(in super::super) fn demo() -> IncubatorSettings {
         IncubatorSettings {
             incubators: 4,

@@ -107,7 +107,7 @@ fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
         ("__connect.errors.topic", raw.topic.as_ref()),
         ("__connect.errors.partition", &raw.position.partition.to_string()),
         ("__connect.errors.offset", &raw.position.offset.to_string()),
-        ("__connect.errors.stage", rejection.stage.as_str()),
+        ("__connect.errors.stage", rejection.code.stage().as_str()),
         ("__connect.errors.exception.class.name", "memebg::domain::Rejection"),
         ("__connect.errors.exception.message", &rejection.message),
         ("memebg.error.code", rejection.code.as_str()),

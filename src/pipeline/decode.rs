@@ -14,7 +14,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Image, Picture, PictureStatistics, Rejection, RejectionCode, Stage};
+use crate::domain::{Image, Picture, PictureStatistics, Rejection, RejectionCode};
 use raster::Raster;
 
 /// Limits of decoding.
@@ -50,7 +50,7 @@ pub fn from_base64(text: &str, max_image_bytes: u64) -> Result<Vec<u8>, Rejectio
     within_limit(bytes, max_image_bytes)?;
     base64_simd::STANDARD.decode_to_vec(text).map_err(|_| {
         let message = "image.data is not padded base64 of the standard alphabet (RFC 4648)";
-        Rejection::new(Stage::Fetch, RejectionCode::ImageBadBase64, message)
+        Rejection::new(RejectionCode::ImageBadBase64, message)
     })
 }
 
@@ -85,12 +85,12 @@ fn within_limit(bytes: u64, max_image_bytes: u64) -> Result<(), Rejection> {
         return Ok(());
     }
     let message = format!("image of {bytes} bytes exceeds max_image_bytes {max_image_bytes}");
-    Err(Rejection::new(Stage::Fetch, RejectionCode::ImageTooLarge, message))
+    Err(Rejection::new(RejectionCode::ImageTooLarge, message))
 }
 
 /// Is this the image the event describes?
 fn verify(bytes: &[u8], image: &Image) -> Result<(), Rejection> {
-    let mismatch = |message| Err(Rejection::new(Stage::Fetch, RejectionCode::ImageDigestMismatch, message));
+    let mismatch = |message| Err(Rejection::new(RejectionCode::ImageDigestMismatch, message));
     if bytes.len() as u64 != image.bytes {
         return mismatch(format!("image has {} bytes, the event says {}", bytes.len(), image.bytes));
     }
@@ -102,11 +102,7 @@ fn verify(bytes: &[u8], image: &Image) -> Result<(), Rejection> {
 }
 
 fn undecodable(reason: impl std::fmt::Display) -> Rejection {
-    Rejection::new(
-        Stage::Preprocess,
-        RejectionCode::ImageUndecodable,
-        format!("image cannot be decoded: {reason}"),
-    )
+    Rejection::new(RejectionCode::ImageUndecodable, format!("image cannot be decoded: {reason}"))
 }
 
 /// The centre square, scaled with an antialiasing (convolving) bilinear filter. Cropping happens by

@@ -3,20 +3,23 @@
 //!
 //! Source: CloudEvents Kafka protocol binding 1.0.2.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::message::MessageView;
-use crate::domain::{FRAME_EVENT_TYPE, FrameEvent, Rejection, RejectionCode, Stage};
+use crate::domain::{FRAME_EVENT_TYPE, FrameEvent, Rejection, RejectionCode};
 
 const SPEC_VERSION: &str = "1.0";
 
 /// A structured-mode CloudEvent. Attributes that are not needed here are not looked at.
 #[derive(Deserialize)]
 struct Structured<'a> {
-    specversion: &'a str,
-    #[serde(rename = "type")]
-    event_type: &'a str,
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(rename = "type", borrow)]
+    event_type: Cow<'a, str>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
@@ -30,10 +33,9 @@ pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<Fra
     let value = message
         .value
         .filter(|value| !value.is_empty())
-        .ok_or_else(|| Rejection::new(Stage::Decode, RejectionCode::EmptyValue, "message has no value"))?;
+        .ok_or_else(|| Rejection::new(RejectionCode::EmptyValue, "message has no value"))?;
     if value.len() > max_value_bytes {
         return Err(Rejection::new(
-            Stage::Decode,
             RejectionCode::ValueTooLarge,
             format!("value of {} bytes is over the limit of {max_value_bytes}", value.len()),
         ));
@@ -42,11 +44,9 @@ pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<Fra
     if content_type.get(..29).is_some_and(|it| it.eq_ignore_ascii_case("application/cloudevents+json;"))
         || content_type.eq_ignore_ascii_case("application/cloudevents+json")
     {
-        let event: Structured<'a> = serde_json::from_slice(value).map_err(|error| {
-            let message = format!("value is not a structured CloudEvent: {error}");
-            Rejection::new(Stage::Decode, RejectionCode::InvalidJson, message)
-        })?;
-        known(Some(event.specversion), Some(event.event_type))?;
+        let event: Structured<'a> = serde_json::from_slice(value)
+            .map_err(|error| Rejection::unreadable("a structured CloudEvent", &error))?;
+        known(Some(&event.specversion), Some(&event.event_type))?;
         return FrameEvent::from_json(event.data.get().as_bytes());
     }
     let (version, event_type) = (message.header("ce_specversion"), message.header("ce_type"));
@@ -63,7 +63,6 @@ fn known(version: Option<&str>, event_type: Option<&str>) -> Result<(), Rejectio
     // Cut short: a header is somebody else's text and may be of any length.
     let shown = |text: Option<&str>| text.map_or("none".to_owned(), |text| text.chars().take(100).collect());
     Err(Rejection::new(
-        Stage::Decode,
         RejectionCode::UnknownEventType,
         format!(
             "CloudEvents type {:?} (specversion {:?}) is not {FRAME_EVENT_TYPE} (specversion {SPEC_VERSION})",
@@ -141,6 +140,6 @@ mod tests {
     fn the_image_is_borrowed_from_the_message() {
         let view = message(EVENT, &[]);
         let event = read(&view, 10_000).unwrap();
-        assert!(matches!(event.image.data.unwrap().0, std::borrow::Cow::Borrowed("AAAA")));
+        assert!(matches!(event.image.data.unwrap().0, Cow::Borrowed("AAAA")));
     }
 }

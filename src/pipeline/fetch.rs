@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Rejection, RejectionCode, Stage};
+use crate::domain::{Rejection, RejectionCode};
 use place::{Address, Place};
 
 /// Where images may lie, and how long to try to get one.
@@ -22,8 +22,8 @@ pub struct FetchSettings {
     /// Plain `http://` works where it is listed. Credentials come from the stores' usual environment
     /// variables, never from the URI.
     pub allowed_uri_prefixes: Vec<String>,
-    /// Most bytes an encoded image may have.
-    pub max_image_bytes: u64,
+    /// Images fetched at a time. Each takes up to `decode.max_image_bytes` until it is decoded.
+    pub max_concurrent: usize,
     /// How often to try, the first time included. An image may arrive after its event.
     pub attempts: u32,
     /// Wait before the second attempt, milliseconds; doubles with each further one.
@@ -35,9 +35,9 @@ pub struct FetchSettings {
 /// The settings do not describe places that can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchSetupError {
-    /// A number that leaves no attempt.
-    #[error("{0} is 0; it must be at least 1")]
-    Zero(&'static str),
+    /// A number that leaves no attempt, or one that never ends.
+    #[error("fetch.{0} is {1}; it must be within 1 and {2}")]
+    Range(&'static str, u64, u64),
     /// An entry of the allow-list is not a usable URL.
     #[error("allowed_uri_prefixes: entry {index} {reason}")]
     Prefix {
@@ -47,6 +47,9 @@ pub enum FetchSetupError {
         reason: String,
     },
 }
+
+/// Longest wait between two attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Fetches images from the allowed places. Cheap to share: `&self` everywhere.
 #[derive(Debug)]
@@ -66,25 +69,40 @@ enum Failure {
     Permanent(Rejection),
 }
 
+impl FetchSettings {
+    /// Checks what can be checked without opening anything.
+    ///
+    /// # Errors
+    /// [`FetchSetupError::Range`] naming the option, its value and its limits.
+    pub fn validate(&self) -> Result<(), FetchSetupError> {
+        for (option, value, most) in [
+            ("attempts", u64::from(self.attempts), 20),
+            ("backoff_ms", self.backoff_ms, 60_000),
+            ("timeout_ms", self.timeout_ms, 600_000),
+            ("max_concurrent", self.max_concurrent as u64, 1_000),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(FetchSetupError::Range(option, value, most));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Fetcher {
     /// Opens every place once; the connections are shared by all fetches.
     ///
     /// # Errors
     /// When a prefix is no URL of a known scheme, names a directory that is not there, or lacks what
-    /// its store needs; when `attempts` or `timeout_ms` is 0.
-    pub fn new(settings: &FetchSettings) -> Result<Self, FetchSetupError> {
-        if settings.attempts == 0 {
-            return Err(FetchSetupError::Zero("attempts"));
-        }
-        if settings.timeout_ms == 0 {
-            return Err(FetchSetupError::Zero("timeout_ms"));
-        }
+    /// its store needs; when a number is out of range.
+    pub fn new(settings: &FetchSettings, max_image_bytes: u64) -> Result<Self, FetchSetupError> {
+        settings.validate()?;
         let open = |(index, prefix): (usize, &String)| {
             Place::open(prefix).map_err(|reason| FetchSetupError::Prefix { index, reason })
         };
         Ok(Self {
             places: settings.allowed_uri_prefixes.iter().enumerate().map(open).collect::<Result<_, _>>()?,
-            max_image_bytes: settings.max_image_bytes,
+            max_image_bytes,
             attempts: settings.attempts,
             backoff: Duration::from_millis(settings.backoff_ms),
             timeout: Duration::from_millis(settings.timeout_ms),
@@ -121,7 +139,7 @@ impl Fetcher {
             }
             tracing::debug!(attempt, code = %rejection.code, "image not there, trying again");
             tokio::time::sleep(wait).await;
-            wait = wait.saturating_mul(2);
+            wait = wait.saturating_mul(2).min(LONGEST_WAIT);
             attempt += 1;
         }
     }
@@ -140,7 +158,7 @@ impl Fetcher {
             return Ok(());
         }
         let message = format!("image of {bytes} bytes exceeds max_image_bytes {}", self.max_image_bytes);
-        Err(Rejection::new(Stage::Fetch, RejectionCode::ImageTooLarge, message))
+        Err(Rejection::new(RejectionCode::ImageTooLarge, message))
     }
 }
 
@@ -148,16 +166,16 @@ impl Fetcher {
 // after what must not be logged.
 
 fn not_allowed(reason: &str) -> Rejection {
-    Rejection::new(Stage::Fetch, RejectionCode::ImageUriNotAllowed, format!("image.uri {reason}"))
+    Rejection::new(RejectionCode::ImageUriNotAllowed, format!("image.uri {reason}"))
 }
 
 fn unreachable(reason: &str) -> Rejection {
-    Rejection::new(Stage::Fetch, RejectionCode::ImageUnreachable, format!("image cannot be read: {reason}"))
+    Rejection::new(RejectionCode::ImageUnreachable, format!("image cannot be read: {reason}"))
 }
 
 fn wrong_length(bytes: u64, expected_bytes: u64) -> Failure {
     let message = format!("image has {bytes} bytes or more, the event says {expected_bytes}");
-    Failure::Temporary(Rejection::new(Stage::Fetch, RejectionCode::ImageDigestMismatch, message))
+    Failure::Temporary(Rejection::new(RejectionCode::ImageDigestMismatch, message))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The planes of one run wait for each other, and the sharpest goes on.
 //!
 //! A pure state machine, bounded in runs and in time; the caller owns the clock. A plane that comes
-//! after its run was decided is not wanted any more, so a run never gives two grades.
+//! after its run was decided is not wanted any more. That holds for as long as the run is remembered: a
+//! rebalance or a restart in the middle of a run can decide it twice, for two of its planes.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::{AbstainReason, GraderIdentity, Heads, Picture, Rejection, RejectionCode, Stage};
+use crate::domain::{AbstainReason, GraderIdentity, Heads, Picture, Rejection, RejectionCode};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 
@@ -80,6 +80,8 @@ pub struct Judged<T> {
     pub frame: T,
     /// What the model says, or why it could not.
     pub opinion: Result<Opinion, Rejection>,
+    /// When its batch went into the models.
+    pub started: Instant,
     /// Time in both models for its whole batch.
     pub inference: Duration,
 }
@@ -107,15 +109,13 @@ pub fn run<T: HasPicture>(
         let Ok(frames) = batch.blocking_recv() else { return Ok(()) };
         let started = Instant::now();
         let pictures: Vec<&Picture> = frames.iter().map(HasPicture::picture).collect();
+        let running = health.inference_started();
         let answers = grade_or_isolate(grader, &pictures, metrics);
-        match &answers {
-            Ok(_) => health.inference_succeeded(),
-            Err(_) => health.inference_failed(),
-        }
+        running.finished(answers.is_ok());
         let inference = started.elapsed();
         metrics.stage_seconds("grade", inference);
         for (frame, opinion) in frames.into_iter().zip(answers?) {
-            judged(Judged { frame, opinion, inference });
+            judged(Judged { frame, opinion, started, inference });
         }
     }
 }
@@ -141,7 +141,6 @@ fn grade_or_isolate(
             Err(error) => {
                 grader.warm_up()?;
                 opinions.push(Err(Rejection::new(
-                    Stage::Infer,
                     RejectionCode::InferenceFailed,
                     format!("{error}; the model's self-test passes, so this frame is to blame"),
                 )));
@@ -163,8 +162,7 @@ fn grade_once(
     }
     metrics.inference_seconds("embedding", graded.embedding);
     metrics.inference_seconds("multitask", graded.multitask);
-    let rejection =
-        |error: NotFinite| Rejection::new(Stage::Infer, RejectionCode::OutputNotFinite, error.to_string());
+    let rejection = |error: NotFinite| Rejection::new(RejectionCode::OutputNotFinite, error.to_string());
     Ok(graded.opinions.into_iter().map(|opinion| opinion.map_err(rejection)).collect())
 }
 

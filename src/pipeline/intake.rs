@@ -13,7 +13,7 @@ use super::event;
 use super::message::{MessageView, RawMessage};
 use super::receipt::{Envelope, Outcome, SharedLedger};
 use super::select::{Decision, SelectSettings, Selector};
-use crate::domain::{Frame, Rejection, RejectionCode, Stage};
+use crate::domain::{Frame, Rejection, RejectionCode, SkipReason};
 use crate::telemetry::metrics::Metrics;
 
 /// A message that goes on: its original, and the frame it describes or why it is refused.
@@ -96,7 +96,6 @@ impl Intake {
         let mut selector = self.selector.lock().unwrap_or_else(PoisonError::into_inner);
         if !selector.knows_site(&event.site_id) {
             return Err(Rejection::new(
-                Stage::Validate,
                 RejectionCode::UnknownSite,
                 format!("site {:?} is not one of the configured sites", event.site_id),
             ));
@@ -111,6 +110,6 @@ impl Intake {
 }
 
 enum Decided {
-    Skip(super::receipt::SkipReason),
+    Skip(SkipReason),
     Wanted(Box<Wanted>),
 }

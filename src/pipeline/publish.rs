@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::RawMessage;
 use super::receipt::Outcome;
-use crate::domain::{GradeEvent, GradeStatus, Rejection, RejectionCode, Stage};
+use crate::domain::{GradeEvent, GradeStatus, Rejection, RejectionCode};
 
 /// How much may wait for the broker's confirmation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,16 +64,14 @@ pub async fn publish(
             let traceparent = raw.view().header("traceparent").or(raw.view().header("ce_traceparent"));
             match sink.publish(event, traceparent).await {
                 Ok(()) => return Ok(outcome(event)),
-                Err(SinkError::TooLarge(message)) => {
-                    Rejection::new(Stage::Publish, RejectionCode::GradeTooLarge, message)
-                }
+                Err(SinkError::TooLarge(message)) => Rejection::new(RejectionCode::GradeTooLarge, message),
                 Err(error) => return Err(error),
             }
         }
         Verdict::Reject(rejection) => rejection.clone(),
     };
     sink.reject(raw, &rejection).await?;
-    Ok(Outcome::DeadLettered(rejection.stage, rejection.code))
+    Ok(Outcome::DeadLettered(rejection.code))
 }
 
 fn outcome(event: &GradeEvent) -> Outcome {

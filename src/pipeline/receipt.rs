@@ -8,24 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Entry, Ledger, NextOffset};
 use super::message::Position;
-use crate::domain::{AbstainReason, Expansion, GradeClass, Head, Letter, RejectionCode, Stage, label_enum};
+use crate::domain::{AbstainReason, Expansion, GradeClass, Head, Letter, RejectionCode, SkipReason};
 use crate::telemetry::metrics::Metrics;
-
-label_enum! {
-    /// Why a frame was not wanted.
-    SkipReason {
-        /// Before the day-5 window.
-        TooEarly = "too_early",
-        /// After the day-5 window.
-        TooLate = "too_late",
-        /// Not the focal plane that the policy asks for.
-        OtherFocalPlane = "other_focal_plane",
-        /// Too soon after the last wanted frame of this embryo.
-        SpacedOut = "spaced_out",
-        /// Received before, with the same image.
-        Duplicate = "duplicate",
-    }
-}
 
 /// How the route of a frame ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +28,7 @@ pub enum Outcome {
     /// The frame was not wanted, or had been received before.
     Skipped(SkipReason),
     /// A dead letter was confirmed by the broker.
-    DeadLettered(Stage, RejectionCode),
+    DeadLettered(RejectionCode),
 }
 
 impl Outcome {
@@ -60,7 +44,7 @@ impl Outcome {
             }
             Self::Abstained(reason) => metrics.abstained(reason.as_str()),
             Self::Skipped(reason) => metrics.frame_skipped(reason.as_str()),
-            Self::DeadLettered(stage, code) => metrics.dead_lettered(stage.as_str(), code.as_str()),
+            Self::DeadLettered(code) => metrics.dead_lettered(code.stage().as_str(), code.as_str()),
         }
     }
 }

@@ -11,8 +11,7 @@ use chrono::{DateTime, Utc};
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
 
-use super::receipt::SkipReason;
-use crate::domain::{Clocks, Frame, FrameEvent, FrameId};
+use crate::domain::{Clocks, Frame, FrameEvent, FrameId, SkipReason};
 
 /// Which of the focal planes of a run is graded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +130,10 @@ impl Selector {
     pub fn forget(&mut self, frame: &Frame, partition: i32) {
         if let Some(memory) = self.memory.get_mut(&partition) {
             memory.frames.pop(&(frame.id.clone(), frame.image.sha256.clone()));
+            // It keeps no other run away either.
+            if memory.last_run.peek(&frame.id.embryo_id).is_some_and(|(run, _)| *run == frame.id.run) {
+                memory.last_run.pop(&frame.id.embryo_id);
+            }
         }
     }
 

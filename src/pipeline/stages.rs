@@ -19,14 +19,13 @@ use super::intake::Admitted;
 use super::message::RawMessage;
 use super::publish::{self, GradeSink, Verdict};
 use super::quality::{self, QualitySettings};
-use super::receipt::{Envelope, Outcome, SkipReason};
+use super::receipt::{Envelope, Outcome};
 use super::select::Selector;
-use crate::domain::{AbstainReason, Frame, GradeEvent, GraderIdentity, ImageLocation, Picture, Timings};
+use crate::domain::{
+    AbstainReason, Frame, GradeEvent, GraderIdentity, ImageLocation, Picture, SkipReason, Timings,
+};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
-
-/// Images fetched at a time besides those being decoded: a slow store must not hold up inline images.
-const CONCURRENT_FETCHES: usize = 64;
 
 /// A frame with its pixels.
 pub(super) struct Prepared {
@@ -61,6 +60,7 @@ pub(super) struct Decoder {
     pub(super) quality: QualitySettings,
     pub(super) side_px: usize,
     pub(super) max_value_bytes: usize,
+    pub(super) fetching: Semaphore,
     pub(super) cpu: Semaphore,
     pub(super) metrics: Metrics,
 }
@@ -72,7 +72,6 @@ pub(super) async fn decode_stage(
     prepared: mpsc::Sender<Envelope<Prepared>>,
     spoke: Spoke,
 ) -> anyhow::Result<()> {
-    let concurrent = decoder.settings.threads.max(1) + CONCURRENT_FETCHES;
     let frames = poll_fn(move |context| admitted.poll_recv(context));
     let each = |envelope: Envelope<Admitted>| {
         let (decoder, prepared, spoke) = (Arc::clone(&decoder), prepared.clone(), spoke.clone());
@@ -85,7 +84,8 @@ pub(super) async fn decode_stage(
             }
         }
     };
-    frames.for_each_concurrent(concurrent, each).await;
+    // As many as are admitted: a store that does not answer holds up its own images, not inline ones.
+    frames.for_each_concurrent(None, each).await;
     Ok(())
 }
 
@@ -98,14 +98,16 @@ async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepar
         Err(rejection) => return reject(raw, None, rejection),
     };
     let (frame, candidate) = (wanted.frame, wanted.candidate);
-    let fetched = match &frame.image.location {
-        ImageLocation::Inline => None,
+    let (fetched, fetching) = match &frame.image.location {
+        ImageLocation::Inline => (None, None),
         ImageLocation::Uri(uri) => {
+            // Kept until the image is decoded: it bounds the bytes that wait for a thread, too.
+            let fetching = decoder.fetching.acquire().await;
             let started = Instant::now();
             let fetched = decoder.fetcher.fetch(uri, frame.image.bytes).await;
             decoder.metrics.stage_seconds("fetch", started.elapsed());
             match fetched {
-                Ok(bytes) => Some(bytes),
+                Ok(bytes) => (Some(bytes), Some(fetching)),
                 Err(rejection) => return reject(raw, Some(frame), rejection),
             }
         }
@@ -145,11 +147,13 @@ async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepar
         }
     });
     let decoded = decoding.await;
-    drop(permit);
-    match decoded {
+    drop((permit, fetching));
+    match decoded.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(decoded) => decoded,
         // `decode` contains panics of the image decoders, so this is a defect of ours: stop.
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down; nothing of this frame is settled.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 
@@ -262,10 +266,10 @@ pub(super) fn grader_thread(
 }
 
 fn judge(judged: Judged<Envelope<Prepared>>, identity: &GraderIdentity) -> Envelope<Spoken> {
-    let Judged { frame, opinion, inference } = judged;
+    let Judged { frame, opinion, started, inference } = judged;
     let timings = Timings {
         decode_ms: milliseconds(frame.body.ready_at - frame.received_at),
-        queue_ms: milliseconds(frame.body.ready_at.elapsed().saturating_sub(inference)),
+        queue_ms: milliseconds(started.saturating_duration_since(frame.body.ready_at)),
         inference_ms: milliseconds(inference),
     };
     frame.map(|body| {
@@ -297,9 +301,9 @@ pub(super) async fn publish_stage(
             let outcome = publish::publish(sink.as_ref(), &raw, &verdict).await?;
             metrics.stage_seconds("publish", started.elapsed());
             match (outcome, &frame) {
-                (Outcome::DeadLettered(stage, code), frame) => {
+                (Outcome::DeadLettered(code), frame) => {
                     let (partition, offset) = (raw.position.partition, raw.position.offset);
-                    tracing::warn!(%stage, %code, partition, offset, "frame was dead-lettered");
+                    tracing::warn!(stage = %code.stage(), %code, partition, offset, "frame was dead-lettered");
                     if let Some(frame) = frame {
                         let mut selector = selector.lock().unwrap_or_else(PoisonError::into_inner);
                         selector.forget(frame, partition);

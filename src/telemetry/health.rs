@@ -1,5 +1,6 @@
 //! Whether the service lives and is ready, derived from what it last did.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Health {
     poll_timeout: Duration,
+    inference_timeout: Duration,
     facts: Arc<Mutex<Facts>>,
 }
 
@@ -15,6 +17,9 @@ struct Facts {
     last_poll: Option<Instant>,
     warm: bool,
     inference_failed: bool,
+    /// Inferences under way, by their number, since when.
+    running: BTreeMap<u64, Instant>,
+    inferences: u64,
     connected: bool,
     draining: bool,
     fatal: Option<String>,
@@ -22,10 +27,10 @@ struct Facts {
 
 impl Health {
     /// A service that has done nothing yet. After its first poll it has to poll at least once per
-    /// `poll_timeout`.
+    /// `poll_timeout`, and no inference may take longer than `inference_timeout`.
     #[must_use]
-    pub fn new(poll_timeout: Duration) -> Self {
-        Self { poll_timeout, facts: Arc::default() }
+    pub fn new(poll_timeout: Duration, inference_timeout: Duration) -> Self {
+        Self { poll_timeout, inference_timeout, facts: Arc::default() }
     }
 
     /// The consumer has polled the broker.
@@ -38,14 +43,15 @@ impl Health {
         self.facts().warm = true;
     }
 
-    /// The last inference worked.
-    pub fn inference_succeeded(&self) {
-        self.facts().inference_failed = false;
-    }
-
-    /// The last inference failed.
-    pub fn inference_failed(&self) {
-        self.facts().inference_failed = true;
+    /// A grader begins a batch.
+    #[must_use = "it lasts until it is told how it ended, or dropped"]
+    pub fn inference_started(&self) -> Inference {
+        let mut facts = self.facts();
+        facts.inferences += 1;
+        let number = facts.inferences;
+        facts.running.insert(number, Instant::now());
+        drop(facts);
+        Inference { health: self.clone(), number }
     }
 
     /// Whether at least one broker answers.
@@ -86,6 +92,14 @@ impl Health {
         if let Some(cause) = &facts.fatal {
             return Err(one_line(cause));
         }
+        let longest = facts
+            .running
+            .values()
+            .min()
+            .map_or(Duration::ZERO, |began| now.saturating_duration_since(*began));
+        if longest > self.inference_timeout {
+            return Err(format!("an inference has been running for {:.0} s", longest.as_secs_f64()));
+        }
         let silent = facts.last_poll.map_or(Duration::ZERO, |poll| now.saturating_duration_since(poll));
         if silent > self.poll_timeout {
             return Err(format!(
@@ -122,6 +136,26 @@ impl Health {
     }
 }
 
+/// A batch in the models.
+#[derive(Debug)]
+pub struct Inference {
+    health: Health,
+    number: u64,
+}
+
+impl Inference {
+    /// The batch has an answer, or not.
+    pub fn finished(self, worked: bool) {
+        self.health.facts().inference_failed = !worked;
+    }
+}
+
+impl Drop for Inference {
+    fn drop(&mut self) {
+        self.health.facts().running.remove(&self.number);
+    }
+}
+
 /// The probes answer with one line, whatever an error text brings along.
 fn one_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
@@ -134,7 +168,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     fn running() -> Health {
-        let health = Health::new(TIMEOUT);
+        let health = Health::new(TIMEOUT, TIMEOUT);
         health.warmed_up();
         health.polled();
         health.connected(true);
@@ -143,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_starting_service_is_alive_and_not_ready_until_warm_and_polled() {
-        let health = Health::new(TIMEOUT);
+        let health = Health::new(TIMEOUT, TIMEOUT);
         assert_eq!(health.live(), Ok(()));
         assert_eq!(health.ready(), Err("the graders are not warmed up".to_owned()));
         health.warmed_up();
@@ -166,16 +200,27 @@ mod tests {
     #[test]
     fn readiness_follows_the_last_inference_and_the_broker_and_ends_with_draining() {
         let health = running();
-        health.inference_failed();
+        health.inference_started().finished(false);
         assert_eq!(health.ready(), Err("the last inference failed".to_owned()));
         assert_eq!(health.live(), Ok(()));
-        health.inference_succeeded();
+        health.inference_started().finished(true);
         health.connected(false);
         assert_eq!(health.ready(), Err("no broker answers".to_owned()));
         health.connected(true);
         assert_eq!(health.ready(), Ok(()));
         health.draining();
         assert_eq!(health.ready(), Err("draining".to_owned()));
+    }
+
+    #[test]
+    fn a_device_that_hangs_is_not_alive() {
+        let health = running();
+        let hanging = health.inference_started();
+        health.inference_started().finished(true);
+        let later = Instant::now() + TIMEOUT + Duration::from_secs(1);
+        assert!(health.live_at(later).unwrap_err().starts_with("an inference has been running for 31"));
+        drop(hanging);
+        assert!(!health.live_at(later).unwrap_err().contains("inference"));
     }
 
     #[test]

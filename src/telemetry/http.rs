@@ -203,7 +203,7 @@ mod tests {
         let server = TelemetryServer::bind("127.0.0.1:0").await.unwrap();
         let address = server.address();
         let metrics = Metrics::new(&["north".to_owned()]).unwrap();
-        let health = Health::new(Duration::from_secs(30));
+        let health = Health::new(Duration::from_secs(30), Duration::from_secs(30));
         let stop = CancellationToken::new();
         let server = tokio::spawn(server.serve(metrics.clone(), health.clone(), stop.clone()));
         Running { address, metrics, health, stop, server }

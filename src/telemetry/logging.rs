@@ -25,6 +25,20 @@ pub enum LoggingError {
     AlreadyStarted(#[from] TryInitError),
 }
 
+/// Whether a filter is one.
+///
+/// # Errors
+/// [`LoggingError::Filter`] naming it.
+pub fn check_filter(log_filter: &str) -> Result<(), LoggingError> {
+    filter(log_filter).map(drop)
+}
+
+fn filter(log_filter: &str) -> Result<EnvFilter, LoggingError> {
+    EnvFilter::builder()
+        .parse(log_filter)
+        .map_err(|error| LoggingError::Filter { filter: log_filter.to_owned(), reason: error.to_string() })
+}
+
 /// Starts logging for the whole process. Colours appear only on a terminal.
 ///
 /// # Errors
@@ -42,10 +56,7 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&settings.log_filter).map_err(|error| LoggingError::Filter {
-        filter: settings.log_filter.clone(),
-        reason: error.to_string(),
-    })?;
+    let filter = filter(&settings.log_filter)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
     Ok(match settings.log_format {
         LogFormat::Text => Box::new(lines.finish()),
@@ -79,6 +90,7 @@ mod tests {
             log_format,
             log_filter: log_filter.to_owned(),
             poll_timeout_seconds: 30,
+            inference_timeout_seconds: 30,
         }
     }
 

@@ -19,8 +19,9 @@ use prometheus::{
 };
 use serde::Serialize;
 
+use crate::domain::SkipReason;
 use declare::{Declare, doubling};
-use labels::{ABSTAIN_REASONS, DEAD_LETTERS, DUPLICATE, GRADES, MODELS, OTHER_SITE, SKIP_REASONS, STAGES};
+use labels::{MODELS, OTHER_SITE, STAGES};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -91,19 +92,19 @@ impl Metrics {
                 "frames_skipped_total",
                 "Frames that were not wanted, by reason; their images were never touched.",
                 ["reason"],
-                SKIP_REASONS,
+                &labels::skip_reasons(),
             )?,
             dead_lettered: declare.counters(
                 "frames_dead_lettered_total",
                 "Frames that were refused, by stage and error code.",
                 ["stage", "code"],
-                DEAD_LETTERS,
+                &labels::dead_letters(),
             )?,
             abstained: declare.counters(
                 "frames_abstained_total",
                 "Frames that were looked at and got no grade, by the first reason of the event.",
                 ["reason"],
-                ABSTAIN_REASONS,
+                &labels::abstain_reasons(),
             )?,
             published: declare
                 .counter("grades_published_total", "Grades whose event the broker has confirmed.")?,
@@ -111,7 +112,7 @@ impl Metrics {
                 "grade_total",
                 "Published grades by head and class; their shares show drift.",
                 ["head", "grade"],
-                GRADES,
+                &labels::grades(),
             )?,
             in_flight: declare.gauge("frames_in_flight", "Frames received and not settled.")?,
             stage: declare.histograms(
@@ -252,7 +253,7 @@ impl Metrics {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut skipped = by_label(&self.0.skipped);
-        let duplicate = skipped.remove(DUPLICATE).unwrap_or(0);
+        let duplicate = skipped.remove(SkipReason::Duplicate.as_str()).unwrap_or(0);
         Totals {
             received: sum(&self.0.received),
             graded: self.0.published.get(),

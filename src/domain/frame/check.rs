@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 
 use super::Text;
-use crate::domain::rejection::{Rejection, RejectionCode, Stage};
+use crate::domain::rejection::{Rejection, RejectionCode};
 
 /// Longest accepted identifier, in characters. Ids become keys, file names and log fields.
 const MAX_ID_CHARS: usize = 128;
 
 pub(super) fn invalid(message: impl Into<String>) -> Rejection {
-    Rejection::new(Stage::Validate, RejectionCode::SchemaInvalid, message)
+    Rejection::new(RejectionCode::SchemaInvalid, message)
 }
 
 /// Identifiers are printable ASCII without spaces: a value with spaces tends to be a name.
@@ -31,11 +31,7 @@ pub(super) fn short(field: &str, value: &str) -> Result<(), Rejection> {
 
 pub(super) fn clock(field: &str, value: Option<&Text<'_>>) -> Result<DateTime<Utc>, Rejection> {
     let Some(Text(text)) = value else {
-        return Err(Rejection::new(
-            Stage::Validate,
-            RejectionCode::ClockMissing,
-            format!("{field} is missing"),
-        ));
+        return Err(Rejection::new(RejectionCode::ClockMissing, format!("{field} is missing")));
     };
     match is_plain_rfc3339(text).then(|| DateTime::parse_from_rfc3339(text)) {
         Some(Ok(time)) => Ok(time.with_timezone(&Utc)),

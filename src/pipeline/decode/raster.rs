@@ -6,7 +6,7 @@ use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
 
 use super::{jpeg, undecodable};
-use crate::domain::{Image, MediaType, Rejection, RejectionCode, Stage};
+use crate::domain::{Image, MediaType, Rejection, RejectionCode};
 
 /// Most bytes per pixel that are decoded: RGBA with 16 bits.
 const MAX_BYTES_PER_PIXEL: u64 = 8;
@@ -48,7 +48,6 @@ fn check_size(width: u32, height: u32, image: &Image, max_pixels: u64) -> Result
     let pixels = u64::from(width) * u64::from(height);
     if pixels > max_pixels {
         return Err(Rejection::new(
-            Stage::Preprocess,
             RejectionCode::ImageTooManyPixels,
             format!("image of {width} x {height} pixels exceeds max_pixels {max_pixels}"),
         ));
@@ -58,7 +57,6 @@ fn check_size(width: u32, height: u32, image: &Image, max_pixels: u64) -> Result
     }
     if (width, height) != (image.width, image.height) {
         return Err(Rejection::new(
-            Stage::Fetch,
             RejectionCode::ImageSizeMismatch,
             format!("image is {width} x {height} pixels, the event says {} x {}", image.width, image.height),
         ));

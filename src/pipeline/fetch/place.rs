@@ -16,11 +16,14 @@ use object_store::path::Path;
 use object_store::{
     GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, RetryConfig,
 };
+use tokio::sync::Semaphore;
 use url::{Position, Url};
 
 use super::{Failure, not_allowed, unreachable, wrong_length};
-use crate::domain::{Rejection, RejectionCode, Stage};
+use crate::domain::{Rejection, RejectionCode};
 
+/// Look-ups at a time in one `file:` place.
+const LOOKUPS: usize = 16;
 /// Longest piece of a foreign error text that is passed on, characters.
 const MAX_CAUSE_CHARS: usize = 120;
 
@@ -42,6 +45,9 @@ pub(super) struct Place {
     store: Arc<dyn ObjectStore>,
     /// The real directory behind a `file:` prefix.
     directory: Option<PathBuf>,
+    /// `LOOKUPS` permits: a look-up on a file system that hangs is given up after its time-out, but
+    /// its thread stays, and the threads are shared with decoding.
+    lookups: Arc<Semaphore>,
 }
 
 /// An image of which only the metadata has been read.
@@ -114,7 +120,7 @@ impl Place {
             }
             _ => return Err("is of an unknown scheme".to_owned()),
         };
-        Ok(Self { prefix, store, directory })
+        Ok(Self { prefix, store, directory, lookups: Arc::new(Semaphore::new(LOOKUPS)) })
     }
 
     /// Same scheme, host and port, and a path below by whole segments.
@@ -128,7 +134,7 @@ impl Place {
 
     pub(super) async fn open_image(&self, address: &Address) -> Result<OpenImage, Failure> {
         let location = match &self.directory {
-            Some(directory) => real_file(directory.clone(), address.url.clone()).await?,
+            Some(directory) => real_file(directory.clone(), address.url.clone(), &self.lookups).await?,
             None => address.location.clone(),
         };
         self.store.get(&location).await.map(OpenImage).map_err(|error| failure(&error))
@@ -166,8 +172,11 @@ impl OpenImage {
 /// The file behind every symbolic link, if it is a regular file below `directory`. A directory that is
 /// itself a link was resolved when the place was opened. Whoever may write there could swap a link between
 /// this check and the read; what is read must still be an image with the digest the event names.
-async fn real_file(directory: PathBuf, url: Url) -> Result<Path, Failure> {
+async fn real_file(directory: PathBuf, url: Url, lookups: &Arc<Semaphore>) -> Result<Path, Failure> {
+    let lookup = Arc::clone(lookups).acquire_owned().await;
     let resolve = move || {
+        // Held until the file system has answered, however long that takes.
+        let _lookup = lookup;
         let path = url.to_file_path().map_err(|()| outside())?;
         let real = path.canonicalize().map_err(|error| file_failure(&error))?;
         if !real.starts_with(&directory) {
@@ -189,7 +198,7 @@ fn outside() -> Failure {
 
 fn not_found() -> Failure {
     let message = "there is no such image";
-    Failure::Temporary(Rejection::new(Stage::Fetch, RejectionCode::ImageNotFound, message))
+    Failure::Temporary(Rejection::new(RejectionCode::ImageNotFound, message))
 }
 
 fn file_failure(error: &std::io::Error) -> Failure {
@@ -204,8 +213,12 @@ fn failure(error: &object_store::Error) -> Failure {
     use object_store::Error;
     match error {
         Error::NotFound { .. } => not_found(),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+        Error::Unauthenticated { .. } => {
             Failure::Permanent(unreachable("access is refused; check the credentials"))
+        }
+        // Stores that may not be listed answer so for an image that is not there yet.
+        Error::PermissionDenied { .. } => {
+            Failure::Temporary(unreachable("access is refused; check the credentials"))
         }
         other if chain(other).any(|cause| cause.is::<Redirected>()) => {
             Failure::Permanent(not_allowed("is redirected elsewhere by its server, which is not followed"))

@@ -14,7 +14,7 @@ const LENGTH: u64 = IMAGE.len() as u64;
 fn settings(prefixes: &[&str]) -> FetchSettings {
     FetchSettings {
         allowed_uri_prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
-        max_image_bytes: 1_000,
+        max_concurrent: 1,
         attempts: 3,
         backoff_ms: 1,
         timeout_ms: 5_000,
@@ -22,7 +22,7 @@ fn settings(prefixes: &[&str]) -> FetchSettings {
 }
 
 fn fetcher(prefix: &str) -> Fetcher {
-    Fetcher::new(&settings(&[prefix])).unwrap()
+    Fetcher::new(&settings(&[prefix]), 1_000).unwrap()
 }
 
 fn file_uri(path: &FilePath) -> String {
@@ -79,7 +79,7 @@ fn ok() -> Option<String> {
 
 async fn refusal(fetcher: &Fetcher, uri: &str) -> Rejection {
     let rejection = fetcher.fetch(uri, LENGTH).await.expect_err(uri);
-    assert_eq!(rejection.stage, Stage::Fetch);
+    assert_eq!(rejection.code.stage(), crate::domain::Stage::Fetch);
     assert!(!rejection.message.contains(uri), "{rejection}");
     rejection
 }
@@ -196,7 +196,7 @@ async fn each_failure_has_its_code_and_is_repeated_only_where_that_can_help() {
     for (status, code, expected_requests, said) in [
         ("404 Not Found", RejectionCode::ImageNotFound, 3, "no such image"),
         ("503 Service Unavailable", RejectionCode::ImageUnreachable, 3, "503 Service Unavailable"),
-        ("403 Forbidden", RejectionCode::ImageUnreachable, 1, "credentials"),
+        ("403 Forbidden", RejectionCode::ImageUnreachable, 3, "credentials"),
         ("401 Unauthorized", RejectionCode::ImageUnreachable, 1, "credentials"),
     ] {
         let (base, requests) = server(move |_, _| response(status, "", "a page about /image.jpg")).await;
@@ -211,7 +211,7 @@ async fn each_failure_has_its_code_and_is_repeated_only_where_that_can_help() {
 async fn a_server_that_never_answers_costs_a_bounded_time() {
     let (base, requests) = server(|_, _| None).await;
     let settings = FetchSettings { attempts: 2, timeout_ms: 50, ..settings(&[&base]) };
-    let rejection = refusal(&Fetcher::new(&settings).unwrap(), &format!("{base}/image.jpg")).await;
+    let rejection = refusal(&Fetcher::new(&settings, 1_000).unwrap(), &format!("{base}/image.jpg")).await;
     assert_eq!(rejection.code, RejectionCode::ImageUnreachable);
     assert!(rejection.message.contains("50 ms (2 attempts)"), "{rejection}");
     assert_eq!(requests.load(Ordering::SeqCst), 2);
@@ -281,14 +281,15 @@ fn settings_that_cannot_work_are_refused_with_what_to_change() {
         ("https://user:secret@host.example/frames", "user info"),
         ("https://host.example/frames?token=secret", "query"),
     ] {
-        let message = Fetcher::new(&settings(&["s3://bucket/frames", prefix])).unwrap_err().to_string();
+        let message =
+            Fetcher::new(&settings(&["s3://bucket/frames", prefix]), 1_000).unwrap_err().to_string();
         assert!(message.starts_with("allowed_uri_prefixes: entry 1 ") && message.contains(said), "{message}");
         assert!(!message.contains("secret"), "{message}");
     }
     let zero = FetchSettings { attempts: 0, ..settings(&[]) };
-    assert!(Fetcher::new(&zero).unwrap_err().to_string().contains("attempts is 0"));
+    assert!(Fetcher::new(&zero, 1_000).unwrap_err().to_string().contains("fetch.attempts is 0"));
     let zero = FetchSettings { timeout_ms: 0, ..settings(&[]) };
-    assert!(Fetcher::new(&zero).unwrap_err().to_string().contains("timeout_ms is 0"));
+    assert!(Fetcher::new(&zero, 1_000).unwrap_err().to_string().contains("fetch.timeout_ms is 0"));
 }
 
 #[test]
@@ -296,6 +297,6 @@ fn every_documented_scheme_opens_a_place() {
     let azure = "https://account.blob.core.windows.net/container/frames";
     let web = ["https://host.example/frames", "http://host.example:8080"];
     let prefixes = ["s3://bucket/frames", "gs://bucket/frames", azure, web[0], web[1], "file:///"];
-    let fetcher = Fetcher::new(&settings(&prefixes)).unwrap();
+    let fetcher = Fetcher::new(&settings(&prefixes), 1_000).unwrap();
     assert_eq!(fetcher.places.len(), prefixes.len());
 }

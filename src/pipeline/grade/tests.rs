@@ -119,7 +119,8 @@ impl HasPicture for Frame {
 async fn the_grader_ends_when_no_more_batches_are_formed_and_says_why_when_the_device_fails() {
     for (dies_after, fails) in [(usize::MAX, false), (0, true)] {
         let (request, mut requests) = mpsc::channel::<BatchRequest<Frame>>(1);
-        let (health, metrics) = (Health::new(Duration::from_secs(1)), Metrics::new(&[]).unwrap());
+        let (health, metrics) =
+            (Health::new(Duration::from_secs(1), Duration::from_secs(1)), Metrics::new(&[]).unwrap());
         let thread = std::thread::spawn(move || {
             let mut grader = FakeGrader { dies_after, ..FakeGrader::new() };
             let judged = std::cell::Cell::new(0);

@@ -22,7 +22,7 @@ fn every_outcome_is_counted_once_and_the_totals_balance() {
         SKIPPED,
         Outcome::Skipped(SkipReason::Duplicate),
         Outcome::Abstained(AbstainReason::Blurred),
-        Outcome::DeadLettered(Stage::Decode, RejectionCode::InvalidJson),
+        Outcome::DeadLettered(RejectionCode::InvalidJson),
         Outcome::Graded { exp: Expansion::E4, icm: Some(Letter::A), te: Some(Letter::B) },
         Outcome::Graded { exp: Expansion::E2, icm: None, te: None },
     ];

@@ -14,19 +14,31 @@ fn settings(focal_planes: FocalPlanePolicy) -> SelectSettings {
     }
 }
 
-/// Decides about plane `plane` of 7 of run `run`, captured `minutes` after insemination.
-fn decide_at(selector: &mut Selector, run: u64, plane: u32, minutes: i64, epoch: u64) -> Decision {
-    let json = format!(
+fn event_json(run: u64, plane: u32) -> String {
+    format!(
         r#"{{"site_id":"s","instrument":{{"vendor":"v","model":"m","serial":"1"}},"slide_id":"S1","well":1,
         "embryo_id":"e","run":{run},"focal_plane_index":{plane},"focal_offset_um":0,"focal_plane_count":7,
         "insemination_method":"IVF","time_zero_source":"emr","image":{{"data":"AAAA","sha256":"{plane}",
         "media_type":"image/jpeg","bytes":3,"width":1,"height":1}}}}"#
-    );
-    let event = FrameEvent::from_json(json.as_bytes()).unwrap();
+    )
+}
+
+fn clocks_at(minutes: i64) -> Clocks {
     let insemination_time = DateTime::UNIX_EPOCH;
     let captured_at = insemination_time + chrono::TimeDelta::minutes(minutes);
     let hpi = (captured_at - insemination_time).num_seconds() as f64 / 3600.0;
-    selector.decide(&event, &Clocks { captured_at, insemination_time, hpi }, 0, epoch)
+    Clocks { captured_at, insemination_time, hpi }
+}
+
+fn frame(run: u64, plane: u32) -> Frame {
+    FrameEvent::from_json(event_json(run, plane).as_bytes()).unwrap().to_frame(clocks_at(IN_WINDOW))
+}
+
+/// Decides about plane `plane` of 7 of run `run`, captured `minutes` after insemination.
+fn decide_at(selector: &mut Selector, run: u64, plane: u32, minutes: i64, epoch: u64) -> Decision {
+    let json = event_json(run, plane);
+    let event = FrameEvent::from_json(json.as_bytes()).unwrap();
+    selector.decide(&event, &clocks_at(minutes), 0, epoch)
 }
 
 const IN_WINDOW: i64 = 115 * 60;
@@ -59,6 +71,22 @@ fn a_frame_sent_twice_is_a_duplicate_until_its_dead_letter_or_a_rebalance() {
     assert_eq!(decide_at(&mut selector, 1, 3, IN_WINDOW, 1), Decision::Keep);
     assert_eq!(decide_at(&mut selector, 1, 3, IN_WINDOW, 1), Decision::Skip(SkipReason::Duplicate));
     assert_eq!(decide_at(&mut selector, 1, 3, IN_WINDOW, 2), Decision::Keep, "a new epoch remembers nothing");
+}
+
+#[test]
+fn a_dead_letter_makes_room_for_the_same_frame_and_for_its_neighbours() {
+    let spaced = SelectSettings { spacing_minutes: Some(30.0), ..settings(FocalPlanePolicy::Central) };
+    let mut selector = Selector::new(spaced);
+    assert_eq!(decide_at(&mut selector, 1, 3, IN_WINDOW, 1), Decision::Keep);
+    assert_eq!(decide_at(&mut selector, 2, 3, IN_WINDOW + 10, 1), Decision::Skip(SkipReason::SpacedOut));
+    selector.forget(&frame(1, 3), 0);
+    assert_eq!(decide_at(&mut selector, 2, 3, IN_WINDOW + 10, 1), Decision::Keep);
+    selector.forget(&frame(2, 3), 0);
+    assert_eq!(
+        decide_at(&mut selector, 1, 3, IN_WINDOW, 1),
+        Decision::Keep,
+        "sent again after its dead letter"
+    );
 }
 
 #[test]

@@ -6,13 +6,16 @@ pub mod sink;
 pub mod source;
 pub mod tail;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::{Deserialize, Serialize};
 
 /// Where the cluster is and how the topics are called.
@@ -188,7 +191,7 @@ impl KafkaSettings {
     fn observer(&self) -> Result<BaseConsumer<LogContext>, Error> {
         let mut client = self.consumer()?;
         client.set("statistics.interval.ms", "0");
-        BaseConsumer::from_config_and_context(&client, LogContext)
+        BaseConsumer::from_config_and_context(&client, LogContext::default())
             .map_err(|error| Error::create("observer", error))
     }
 
@@ -226,9 +229,10 @@ fn canonical(property: &str) -> String {
     alias.map_or(dotted, |(_, name)| (*name).to_owned())
 }
 
-/// Forwards a log line of librdkafka.
+/// Forwards a log line of librdkafka. That a connection failed comes as an error too, see [`ErrorLog`].
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
+        _ if facility == "FAIL" => tracing::debug!(facility, "librdkafka: {message}"),
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
@@ -239,9 +243,31 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
+/// Logs errors of a client, the same kind not more often than every half minute: while a broker is
+/// away there are several a second.
+#[derive(Debug, Default)]
+struct ErrorLog(Mutex<HashMap<Option<RDKafkaErrorCode>, Instant>>);
+
+impl ErrorLog {
+    const AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+    fn warn(&self, error: &KafkaError, reason: &str) {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = logged.entry(error.rdkafka_error_code());
+        let is_new = match &last {
+            Entry::Vacant(_) => true,
+            Entry::Occupied(last) => last.get().elapsed() >= Self::AGAIN_AFTER,
+        };
+        if is_new {
+            tracing::warn!(%error, "librdkafka: {reason}");
+            last.insert_entry(Instant::now());
+        }
+    }
+}
+
 /// Context of the clients that need nothing but their log lines forwarded.
-#[derive(Debug, Clone, Copy)]
-struct LogContext;
+#[derive(Debug, Default)]
+struct LogContext(ErrorLog);
 
 impl rdkafka::ClientContext for LogContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -249,7 +275,7 @@ impl rdkafka::ClientContext for LogContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, "librdkafka: {reason}");
+        self.0.warn(&error, reason);
     }
 
     fn stats(&self, _: rdkafka::Statistics) {}

@@ -14,7 +14,7 @@ use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, KafkaSettings, LogContext};
+use super::{Error, ErrorLog, KafkaSettings, LogContext};
 use crate::domain::FRAME_EVENT_TYPE;
 
 /// Longest sleep before a stop is noticed.
@@ -59,7 +59,12 @@ pub fn feed<E: Into<anyhow::Error>>(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let windowed = max_unread_bytes.is_some();
-    let context = FeedContext { sent: Arc::default(), progress: progress.clone(), windowed };
+    let context = FeedContext {
+        sent: Arc::default(),
+        progress: progress.clone(),
+        windowed,
+        errors: ErrorLog::default(),
+    };
     let sent = Arc::clone(&context.sent);
     let producer: ThreadedProducer<FeedContext> =
         ThreadedProducer::from_config_and_context(&settings.producer()?, context)
@@ -188,11 +193,16 @@ struct FeedContext {
     progress: FeedProgress,
     /// Whether what is unread matters; otherwise it is not remembered.
     windowed: bool,
+    errors: ErrorLog,
 }
 
 impl ClientContext for FeedContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.errors.warn(&error, reason);
     }
 }
 

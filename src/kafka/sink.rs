@@ -30,7 +30,7 @@ impl KafkaSink {
     /// # Errors
     /// When the settings are refused.
     pub fn new(settings: &KafkaSettings) -> Result<Self, Error> {
-        let producer = FutureProducer::from_config_and_context(&settings.producer()?, LogContext)
+        let producer = FutureProducer::from_config_and_context(&settings.producer()?, LogContext::default())
             .map_err(|error| Error::create("producer", error))?;
         Ok(Self {
             producer,

@@ -5,8 +5,8 @@
 //! while librdkafka's own threads keep the membership alive. Frames go to the [`Intake`] from this
 //! thread too, borrowed, so that a frame that is not wanted is never copied.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -17,7 +17,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, KafkaSettings};
+use super::{Error, ErrorLog, KafkaSettings};
 use crate::pipeline::intake::Intake;
 use crate::pipeline::ledger::NextOffset;
 use crate::pipeline::message::{MessageView, Position};
@@ -30,8 +30,6 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long a full pipeline is waited for before the partitions are paused. Pausing makes librdkafka
 /// throw away what it has fetched ahead, so it is not done for a hiccup.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The same error is not logged more often than this.
-const SAME_ERROR: Duration = Duration::from_secs(30);
 
 /// What the source is built from.
 pub struct SourceParts {
@@ -69,7 +67,7 @@ pub fn start(parts: SourceParts) -> Result<tokio::sync::oneshot::Receiver<Result
         frames_topic: parts.settings.frames_topic.clone(),
         drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
         closing: Arc::default(),
-        last_error: Mutex::default(),
+        errors: ErrorLog::default(),
     };
     let closing = Arc::clone(&context.closing);
     let consumer = BaseConsumer::from_config_and_context(&parts.settings.consumer()?, context)
@@ -194,8 +192,7 @@ struct SourceContext {
     drain_timeout: Duration,
     /// Set once everything is drained: the revoke of closing the consumer has nothing left to do.
     closing: Arc<AtomicBool>,
-    /// So that the same error is not logged with every poll.
-    last_error: Mutex<Option<(String, Instant)>>,
+    errors: ErrorLog,
 }
 
 impl SourceContext {
@@ -230,12 +227,7 @@ impl ClientContext for SourceContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let text = error.to_string();
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() >= SAME_ERROR) {
-            tracing::warn!(error = text, "librdkafka: {reason}");
-            *last = Some((text, Instant::now()));
-        }
+        self.errors.warn(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

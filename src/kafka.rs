@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use serde::{Deserialize, Serialize};
 
 /// Where the cluster is and how the topics are called.
@@ -246,14 +246,14 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Logs errors of a client, the same kind not more often than every half minute: while a broker is
 /// away there are several a second.
 #[derive(Debug, Default)]
-struct ErrorLog(Mutex<HashMap<Option<RDKafkaErrorCode>, Instant>>);
+struct ErrorLog(Mutex<HashMap<Option<i32>, Instant>>);
 
 impl ErrorLog {
     const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
     fn warn(&self, error: &KafkaError, reason: &str) {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = logged.entry(error.rdkafka_error_code());
+        let last = logged.entry(error.rdkafka_error_code().map(|code| code as i32));
         let is_new = match &last {
             Entry::Vacant(_) => true,
             Entry::Occupied(last) => last.get().elapsed() >= Self::AGAIN_AFTER,

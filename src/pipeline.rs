@@ -88,6 +88,9 @@ pub struct Parts {
     pub broken: CancellationToken,
 }
 
+/// Name of the stage that is a thread, and hence ends only by itself.
+pub const GRADER: &str = "grade";
+
 /// A stage that runs: its name, and its end.
 pub type Task = (&'static str, tokio::task::JoinHandle<anyhow::Result<()>>);
 
@@ -154,7 +157,7 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
     for grader in graders {
         let (request, speak) = (request.clone(), speak.clone());
         let (metrics, health) = (metrics.clone(), health.clone());
-        tasks.push(("grade", grader_thread(grader, request, speak, metrics, health)?));
+        tasks.push((GRADER, grader_thread(grader, request, speak, metrics, health)?));
     }
     drop((request, speak));
     let publishing = publish_stage(spoken, sink, selector, settings.publish.max_unconfirmed, metrics);

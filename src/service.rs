@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::domain::GraderIdentity;
 use crate::kafka::sink::KafkaSink;
 use crate::kafka::source::{self, SourceEnd, SourceParts};
-use crate::pipeline::{self, Parts, Pipeline, Task};
+use crate::pipeline::{self, GRADER, Parts, Pipeline, Task};
 use crate::telemetry::health::Health;
 use crate::telemetry::http::TelemetryServer;
 use crate::telemetry::metrics::Metrics;
@@ -133,6 +133,7 @@ impl Service {
     /// # Errors
     /// What made it end, when nobody asked for it.
     pub async fn run(mut self) -> anyhow::Result<SourceEnd> {
+        let stages: Vec<_> = self.tasks.iter().map(|(name, task)| (*name, task.abort_handle())).collect();
         let mut tasks: FuturesUnordered<_> =
             self.tasks.drain(..).map(|(name, task)| async move { (name, task.await) }).collect();
         // What a part says of its own end explains more than what the others notice of it.
@@ -156,7 +157,10 @@ impl Service {
         }
         self.health.draining();
         self.stop_source.cancel();
-        let deadline = self.drain_timeout + END_TIMEOUT;
+        let failed = !causes.is_empty() || !symptoms.is_empty();
+        // With Kafka gone the last commit and the goodbye to the group block for the session time-out.
+        // After a failure that is not waited for: the frames are read again anyway.
+        let deadline = if failed { END_TIMEOUT } else { self.drain_timeout + END_TIMEOUT };
         let end = match source_end {
             Some(end) => Ok(end),
             None => tokio::time::timeout(deadline, &mut self.source).await,
@@ -176,7 +180,14 @@ impl Service {
                 None
             }
         };
-        // The source has dropped the door, so every stage runs dry and ends.
+        // The source has dropped the door, so every stage runs dry and ends. What did not finish within
+        // the drain deadline is not worked on any more, but a grader always finishes its batch: the
+        // process must not exit while a model runs.
+        if end.is_none_or(|end| end.unfinished_frames > 0) {
+            for (_, stage) in stages.iter().filter(|(name, _)| *name != GRADER) {
+                stage.abort();
+            }
+        }
         let run_dry = async {
             while let Some((name, end)) = tasks.next().await {
                 causes.extend(outcome(name, end).err());
@@ -203,5 +214,9 @@ fn outcome(
     name: &'static str,
     end: Result<anyhow::Result<()>, tokio::task::JoinError>,
 ) -> anyhow::Result<()> {
-    end.with_context(|| format!("stage {name} panicked"))?.with_context(|| format!("stage {name} failed"))
+    match end {
+        Err(ended) if ended.is_cancelled() => Ok(()),
+        end => end.with_context(|| format!("stage {name} panicked"))?,
+    }
+    .with_context(|| format!("stage {name} failed"))
 }

@@ -129,6 +129,12 @@ impl Ledger {
         }
     }
 
+    /// Whether the assignment that a message was received under still holds.
+    #[must_use]
+    pub fn is_current(&self, entry: Entry) -> bool {
+        self.partitions.get(&entry.position.partition).is_some_and(|partition| partition.epoch == entry.epoch)
+    }
+
     /// Messages of a partition's current epoch that are not settled.
     #[must_use]
     pub fn unsettled(&self, partition: i32) -> usize {
@@ -182,6 +188,7 @@ mod tests {
         let old = ledger.open(at(5));
         ledger.revoke(0);
         let again = ledger.open(at(5));
+        assert!(ledger.is_current(again) && !ledger.is_current(old));
         ledger.settle(old);
         assert_eq!(ledger.watermark(0), None);
         ledger.settle(again);

@@ -213,17 +213,20 @@ impl SharedLedger {
 
     fn close(&self, entry: Entry, bytes: usize, settled: bool) {
         let mut state = self.lock();
-        state.in_flight_frames -= 1;
-        state.in_flight_bytes -= bytes;
+        // One of a revoked partition holds no watermark: whoever owns the partition next reads it again.
+        let abandoned = !settled && state.ledger.is_current(entry);
+        // A frame that nobody finishes stays in flight, so that all that was received is accounted for.
         if settled {
+            state.in_flight_frames -= 1;
+            state.in_flight_bytes -= bytes;
             state.ledger.settle(entry);
-        } else {
+        } else if abandoned {
             state.abandoned.push(entry);
         }
         self.shared.metrics.set_frames_in_flight(i64::try_from(state.in_flight_frames).unwrap_or(i64::MAX));
         drop(state);
         self.shared.changed.notify_all();
-        if !settled {
+        if abandoned {
             tracing::error!(
                 partition = entry.position.partition,
                 offset = entry.position.offset,

@@ -97,10 +97,20 @@ impl Kafka {
 
     /// Stops the broker cleanly and starts it again on the same ports and data: an outage of some 3 seconds.
     pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// Stops the broker cleanly and keeps its data.
+    pub fn stop(&mut self) {
         let mut stdin = self.process.stdin.take().expect("the pipe that keeps the broker alive");
         stdin.write_all(b"stop and keep the data\n").expect("the broker still runs");
         let status = self.process.wait().expect("the broker's process can be waited for");
         assert!(status.success(), "the broker stopped with {status}:\n{}", self.log());
+    }
+
+    /// Starts a stopped broker on the same ports and data.
+    pub fn start_again(&mut self) {
         self.process = spawn(self.state.path(), self.port, self.controller_port);
         self.await_ready();
     }

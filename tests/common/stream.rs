@@ -1,0 +1,265 @@
+//! What goes into the service and what must hold of what comes out.
+//!
+//! What is expected is worked out here from the frames topic itself, by the definition of day 5 and not by the code
+//! under test, so it does not matter who produced the frames.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use base64_simd::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
+use memebg::incubator::{Embryo, Renderer};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::common::kafka::Kafka;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The smallest that the quality gate lets through.
+const SIDE_PX: u32 = 128;
+/// Different photographs; the frames share them.
+const PHOTOGRAPHS: u64 = 8;
+
+/// The topics and the group of one test.
+pub struct Stream<'a> {
+    pub kafka: &'a Kafka,
+    pub name: String,
+    pub partitions: usize,
+}
+
+/// Embryo, run, focal plane.
+pub type FrameKey = (String, u64, u64);
+
+/// What the topics hold at the end.
+#[derive(Debug)]
+pub struct Tally {
+    /// Day-5 frames of the central plane.
+    pub wanted: usize,
+    /// All other frames.
+    pub unwanted: usize,
+    /// Grade events beyond the first of a frame.
+    pub repeated: usize,
+}
+
+impl<'a> Stream<'a> {
+    /// Creates the topics `name.frames`, `name.grades` and `name.dead`.
+    pub async fn create(kafka: &'a Kafka, name: &str, partitions: usize) -> Self {
+        let stream = Self { kafka, name: name.to_owned(), partitions };
+        for topic in [stream.frames(), stream.grades(), stream.dead_letters()] {
+            kafka.create_topic(&topic, partitions, &[]).await;
+        }
+        stream
+    }
+
+    pub fn frames(&self) -> String {
+        format!("{}.frames", self.name)
+    }
+
+    pub fn grades(&self) -> String {
+        format!("{}.grades", self.name)
+    }
+
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dead", self.name)
+    }
+
+    /// Options with which `memebg` works on this stream.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("kafka.brokers", self.kafka.bootstrap()),
+            ("kafka.group_id", self.name.clone()),
+            ("kafka.frames_topic", self.frames()),
+            ("kafka.grades_topic", self.grades()),
+            ("kafka.dead_letters_topic", self.dead_letters()),
+            ("kafka.commit_interval_ms", "200".to_owned()),
+            ("kafka.properties.reconnect_backoff_max_ms", "200".to_owned()),
+            ("kafka.consumer_properties.statistics_interval_ms", "200".to_owned()),
+            ("telemetry.listen", "127.0.0.1:0".to_owned()),
+            ("telemetry.log_format", "json".to_owned()),
+        ]
+    }
+
+    /// Sends frame events, in order, and waits for their confirmation.
+    pub fn send(&self, frames: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        let mut client = self.kafka.client();
+        client.set("partitioner", "murmur2_random").set("enable.idempotence", "true");
+        let producer: BaseProducer = client.create().expect("a producer");
+        let topic = self.frames();
+        for (embryo, event) in frames {
+            let record = BaseRecord::to(&topic).key(&embryo).payload(&event);
+            producer.send(record).map_err(|(error, _)| error).expect("room for a frame");
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(PATIENCE).expect("the frames are confirmed");
+    }
+
+    /// Waits until the group has committed the end of every partition of the frames topic.
+    pub fn await_committed(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        let (consumer, topic) = (self.consumer(), self.frames());
+        loop {
+            let ends = self.ends(&consumer, &topic);
+            let asked = self.list(&topic, Offset::Invalid);
+            let committed = consumer.committed_offsets(asked, PATIENCE).map(|list| {
+                let next = |partition| match list.find_partition(&topic, partition)?.offset() {
+                    Offset::Offset(next) => Some(next),
+                    _ => None,
+                };
+                ends.keys().map(|id| (*id, next(*id).unwrap_or(0))).collect::<BTreeMap<_, _>>()
+            });
+            // An error is a coordinator that is still loading, or a broker that is away.
+            if committed.as_ref().is_ok_and(|committed| *committed == ends) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not within {within:?}: committed {committed:?} of {ends:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Reads all topics and checks what must hold however often the service was stopped: every wanted frame has a
+    /// grade event and no other frame has one; a frame has one grade id, a grade id one content; no dead letters.
+    pub fn check(&self) -> Tally {
+        let mut wanted: BTreeMap<FrameKey, bool> = BTreeMap::new();
+        let frames = self.read(&self.frames());
+        for frame in &frames {
+            *wanted.entry(frame_key(frame, "focal_plane_index")).or_default() |= is_wanted(frame);
+        }
+        let mut contents: BTreeMap<String, Value> = BTreeMap::new();
+        let mut ids: BTreeMap<FrameKey, BTreeSet<String>> = BTreeMap::new();
+        let events = self.read(&self.grades());
+        let total = events.len();
+        for mut event in events {
+            event.as_object_mut().expect("a grade event").remove("timings").expect("timings");
+            let id = event["id"].as_str().expect("a grade id").to_owned();
+            let key =
+                (text(&event["embryo_id"]), number(&event["run"]), number(&event["focal_plane"]["index"]));
+            assert_eq!(wanted.get(&key), Some(&true), "{key:?} was graded and not wanted");
+            ids.entry(key).or_default().insert(id.clone());
+            let known = contents.entry(id).or_insert_with(|| event.clone());
+            assert_eq!(*known, event, "one grade id with two contents");
+        }
+        let lost: Vec<_> = wanted.iter().filter(|(key, wanted)| **wanted && !ids.contains_key(key)).collect();
+        assert!(lost.is_empty(), "{} wanted frames without a grade event: {lost:?}", lost.len());
+        let ambiguous: Vec<_> = ids.iter().filter(|(_, ids)| ids.len() != 1).collect();
+        assert!(ambiguous.is_empty(), "frames with several grade ids: {ambiguous:?}");
+        assert_eq!(self.read(&self.dead_letters()), [Value::Null; 0], "dead letters");
+        Tally { wanted: ids.len(), unwanted: wanted.len() - ids.len(), repeated: total - ids.len() }
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        let mut client = self.kafka.client();
+        client.set("group.id", &self.name).set("enable.auto.commit", "false");
+        client.create().expect("a consumer")
+    }
+
+    /// Log end of every partition, asked again while the broker is away.
+    fn ends(&self, consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, i64> {
+        let deadline = Instant::now() + PATIENCE;
+        let end = |partition| loop {
+            match consumer.fetch_watermarks(topic, partition, Duration::from_secs(5)) {
+                Ok((_, end)) => return (partition, end),
+                Err(error) => {
+                    assert!(Instant::now() < deadline, "no log end of {topic}/{partition}: {error}")
+                }
+            }
+        };
+        (0..).take(self.partitions).map(end).collect()
+    }
+
+    fn list(&self, topic: &str, offset: Offset) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in (0..).take(self.partitions) {
+            list.add_partition_offset(topic, partition, offset).expect("an offset");
+        }
+        list
+    }
+
+    /// Every value of a topic, as JSON, up to its end of now.
+    fn read(&self, topic: &str) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        let consumer = self.consumer();
+        let left: i64 = self.ends(&consumer, topic).values().sum();
+        consumer.assign(&self.list(topic, Offset::Beginning)).expect("an assignment");
+        let mut values = Vec::new();
+        while (values.len() as i64) < left {
+            assert!(Instant::now() < deadline, "{} of {left} messages of {topic} came", values.len());
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
+                let value = message.payload().expect("a value");
+                values.push(serde_json::from_slice(value).expect("JSON"));
+            }
+        }
+        values
+    }
+}
+
+/// Day-5 frames of the central plane: `runs` captures of each of `embryos`, one run of all after the other, each
+/// beside two planes and an earlier capture that are not wanted.
+pub fn day_5_frames(embryos: u64, runs: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
+    let mut renderer = Renderer::new(SIDE_PX);
+    let photographs: Vec<Vec<u8>> = (0..PHOTOGRAPHS)
+        .map(|seed| renderer.render(&Embryo::new(seed), 116.0, 0.0))
+        .map(|picture| Renderer::jpeg(&picture).expect("a JPEG"))
+        .collect();
+    let each = runs.flat_map(|run| (0..embryos).map(move |embryo| (run, embryo)));
+    each.flat_map(|(run, embryo)| {
+        let photograph = &photographs[((run + embryo) % PHOTOGRAPHS) as usize];
+        let shot = |run, hpi, plane| frame(embryo, run, hpi, plane, photograph);
+        [shot(1_000 + run, 60.0, 1), shot(run, 112.0, 0), shot(run, 112.0, 1), shot(run, 112.0, 2)]
+    })
+    .collect()
+}
+
+/// Frames of which none is wanted: too early, too late, or of another focal plane.
+pub fn skipped_frames(embryos: u64, runs: u64) -> Vec<(String, Vec<u8>)> {
+    let each = (0..runs).flat_map(|run| (0..embryos).map(move |embryo| (run, embryo)));
+    each.flat_map(|(run, embryo)| {
+        [(30.0, 1), (109.99, 1), (116.0, 0), (120.0, 1)]
+            .map(|(hpi, plane)| frame(embryo, run * 10 + hpi as u64 * 1_000, hpi, plane, b"never looked at"))
+    })
+    .collect()
+}
+
+fn frame(embryo: u64, run: u64, hpi: f64, plane: u32, photograph: &[u8]) -> (String, Vec<u8>) {
+    let embryo_id = format!("E-{embryo:04}");
+    let insemination = DateTime::<Utc>::from_timestamp(1_700_000_000, 0).expect("a time");
+    let event = json!({
+        "site_id": "north", "instrument": {"vendor": "v", "model": "m", "serial": "1"}, "slide_id": "S-1",
+        "well": 1, "embryo_id": embryo_id, "run": run, "focal_plane_index": plane,
+        "focal_offset_um": 15.0 * (f64::from(plane) - 1.0), "focal_plane_count": 3,
+        "captured_at": insemination + TimeDelta::milliseconds((hpi * 3_600_000.0) as i64),
+        "insemination_time": insemination, "insemination_method": "IVF", "time_zero_source": "incubator",
+        "image": {
+            "data": STANDARD.encode_to_string(photograph),
+            "sha256": hex::encode(Sha256::digest(photograph)), "media_type": "image/jpeg",
+            "bytes": photograph.len(), "width": SIDE_PX, "height": SIDE_PX,
+        },
+    });
+    (embryo_id, event.to_string().into_bytes())
+}
+
+fn is_wanted(frame: &Value) -> bool {
+    let time = |field: &str| text(&frame[field]).parse::<DateTime<Utc>>().expect("a time");
+    let hpi = (time("captured_at") - time("insemination_time")).as_seconds_f64() / 3_600.0;
+    let central = number(&frame["focal_plane_index"]) == number(&frame["focal_plane_count"]) / 2;
+    (110.0..120.0).contains(&hpi) && central
+}
+
+fn frame_key(frame: &Value, plane: &str) -> FrameKey {
+    (text(&frame["embryo_id"]), number(&frame["run"]), number(&frame[plane]))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().expect("a whole number")
+}

@@ -1,0 +1,218 @@
+//! The delivery guarantee of the built program against a real Kafka: whatever is stopped in the middle, no wanted
+//! frame stays without a grade event, and a frame that is graded again says the same under the same id.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a broken harness must fail the test, with its reason")]
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/stream.rs"]
+mod stream;
+
+use std::{net::SocketAddr, os::unix::process::ExitStatusExt, time::Duration};
+
+use common::kafka::Kafka;
+use process::{Memebg, get, metric, wait_for};
+use stream::{Stream, day_5_frames, skipped_frames};
+
+/// For what takes seconds on two idle cores, while everything else runs beside it.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Frames under way at most: what a drain has to finish.
+const IN_FLIGHT: &str = "24";
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `memebg serve` on this stream, with these options beside the usual ones.
+fn serve(stream: &Stream<'_>, more: &[(&str, &str)]) -> Memebg {
+    let drain_timeout_ms = DRAIN_TIMEOUT.as_millis().to_string();
+    let usual = stream.options();
+    let mut options: Vec<(&str, &str)> =
+        usual.iter().map(|(option, value)| (*option, value.as_str())).collect();
+    options.extend([("flow.max_in_flight_frames", IN_FLIGHT), ("kafka.drain_timeout_ms", &drain_timeout_ms)]);
+    options.extend(more);
+    Memebg::start(&["serve"], &options)
+}
+
+/// Waits until this process alone has published so many grades.
+fn await_graded(address: SocketAddr, grades: f64) {
+    wait_for("enough grades", PATIENCE, || {
+        metric(address, "memebg_grades_published_total").filter(|published| *published >= grades)
+    });
+}
+
+/// Ends a service as an orchestrator does and checks its last word: nothing received is unaccounted for.
+fn stop_in_peace(service: &mut Memebg) {
+    service.signal("TERM");
+    let status = service.end(DRAIN_TIMEOUT + Duration::from_secs(5));
+    assert_eq!(status.code(), Some(0), "{}", service.log());
+    assert_eq!(balance(service), 0);
+}
+
+/// Checks that the last log line accounts for every frame received; returns how many were still in flight.
+fn balance(service: &Memebg) -> u64 {
+    let log = service.log();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().expect("a log")).expect("JSON");
+    assert_eq!(last["message"], "stopped", "{log}");
+    let count = |field: &str| last[field].as_u64().expect("a count");
+    let settled: u64 =
+        ["graded", "abstained", "skipped", "duplicate", "dead_lettered"].into_iter().map(count).sum();
+    assert_eq!(count("received"), settled + count("in_flight"), "{log}");
+    count("in_flight")
+}
+
+#[tokio::test]
+async fn sigterm_in_the_middle_drains_and_the_next_process_goes_on_without_a_repetition() {
+    let stream = Stream::create(Kafka::shared(), "sigterm", 3).await;
+    let usual = stream.options();
+    let mut options: Vec<(&str, &str)> =
+        usual.iter().map(|(option, value)| (*option, value.as_str())).collect();
+    // 8 hours of culture in 4 seconds: 96 frames of day 5 among 576.
+    options.extend([
+        ("incubator.incubators", "1"),
+        ("incubator.slides_per_incubator", "2"),
+        ("incubator.wells_per_slide", "12"),
+        ("incubator.focal_planes", "3"),
+        ("incubator.capture_every_minutes", "60"),
+        ("incubator.image_side_px", "128"),
+        ("incubator.seconds_per_day", "12"),
+    ]);
+    let mut service = serve(&stream, &[]);
+    let mut incubators = Memebg::start(&["incubate", "--seconds", "4"], &options);
+    await_graded(service.address(PATIENCE), 12.0);
+    stop_in_peace(&mut service);
+    assert_eq!(incubators.end(PATIENCE).code(), Some(0), "{}", incubators.log());
+
+    let mut service = serve(&stream, &[]);
+    stream.await_committed(PATIENCE);
+    stop_in_peace(&mut service);
+    let tally = stream.check();
+    eprintln!("sigterm: {tally:?}");
+    assert!(tally.wanted >= 48 && tally.unwanted > 2 * tally.wanted, "{tally:?}");
+    assert_eq!(tally.repeated, 0, "what was drained was committed");
+}
+
+#[tokio::test]
+async fn a_drain_that_cannot_finish_ends_in_time_and_loses_nothing() {
+    let stream = Stream::create(Kafka::shared(), "short-drain", 2).await;
+    stream.send(day_5_frames(10, 0..8));
+    let many =
+        [("flow.max_in_flight_frames", "80"), ("kafka.drain_timeout_ms", "100"), ("focus.max_wait_ms", "50")];
+    let mut service = serve(&stream, &many);
+    await_graded(service.address(PATIENCE), 5.0);
+    service.signal("TERM");
+    let status = service.end(Duration::from_secs(5));
+    assert_eq!(status.code(), Some(0), "{}", service.log());
+    let unfinished = balance(&service);
+    assert!(unfinished > 0, "the drain was to be too short");
+
+    let mut service = serve(&stream, &[]);
+    stream.await_committed(PATIENCE);
+    stop_in_peace(&mut service);
+    let tally = stream.check();
+    eprintln!("short drain: {tally:?}");
+    assert_eq!(tally.wanted, 80);
+}
+
+#[tokio::test]
+async fn sigkill_in_the_middle_loses_nothing_and_repeats_only_identical_events() {
+    let stream = Stream::create(Kafka::shared(), "sigkill", 3).await;
+    stream.send(day_5_frames(12, 0..10));
+    // The least that a broker allows: so long do the partitions wait for a member that died.
+    let soon_missed = [("kafka.consumer_properties.session_timeout_ms", "6000")];
+    for grades in [20.0, 10.0] {
+        let mut service = serve(&stream, &soon_missed);
+        await_graded(service.address(PATIENCE), grades);
+        service.signal("KILL");
+        assert_eq!(service.end(PATIENCE).signal(), Some(9));
+    }
+    let mut service = serve(&stream, &[]);
+    stream.await_committed(PATIENCE);
+    stop_in_peace(&mut service);
+    let tally = stream.check();
+    eprintln!("sigkill: {tally:?}");
+    assert_eq!((tally.wanted, tally.unwanted), (120, 360));
+}
+
+#[tokio::test]
+async fn a_broker_that_restarts_is_survived_and_nothing_is_lost() {
+    let mut kafka = Kafka::start();
+    let stream = Stream::create(&kafka, "outage", 3).await;
+    stream.send(day_5_frames(10, 0..5));
+    let mut service = serve(&stream, &[]);
+    let address = service.address(PATIENCE);
+    await_graded(address, 10.0);
+    let (name, partitions) = (stream.name, stream.partitions);
+    kafka.restart();
+    let stream = Stream { kafka: &kafka, name, partitions };
+    stream.send(day_5_frames(10, 5..8));
+    stream.await_committed(PATIENCE);
+    wait_for("readiness", PATIENCE, || get(address, "/readyz").filter(|(status, _)| *status == 200));
+    stop_in_peace(&mut service);
+    let tally = stream.check();
+    eprintln!("outage: {tally:?}");
+    assert_eq!(tally.wanted, 80);
+}
+
+#[tokio::test]
+async fn a_stream_of_which_nothing_is_wanted_is_committed_while_it_runs() {
+    let stream = Stream::create(Kafka::shared(), "skipped", 3).await;
+    stream.send(skipped_frames(20, 50));
+    let mut service = serve(&stream, &[]);
+    stream.await_committed(PATIENCE);
+    assert_eq!(metric(service.address(PATIENCE), "memebg_frames_skipped_total"), Some(4_000.0));
+    stop_in_peace(&mut service);
+    assert_eq!(stream.check().wanted, 0);
+}
+
+#[tokio::test]
+async fn a_broker_that_is_late_is_waited_for_and_the_probes_say_so() {
+    let mut kafka = Kafka::start();
+    let stream = Stream::create(&kafka, "late", 2).await;
+    stream.send(day_5_frames(2, 0..2));
+    let options = stream.options();
+    let (name, partitions) = (stream.name, stream.partitions);
+    kafka.stop();
+    let options: Vec<(&str, &str)> =
+        options.iter().map(|(option, value)| (*option, value.as_str())).collect();
+    let mut service = Memebg::start(&["serve"], &options);
+    let address = service.address(PATIENCE);
+    let unready = |reason: &str| {
+        wait_for(reason, PATIENCE, || get(address, "/readyz").filter(|(_, said)| said.trim() == reason))
+    };
+    assert_eq!(unready("no broker answers").0, 503);
+    assert_eq!(get(address, "/livez").expect("an answer").0, 200);
+
+    kafka.start_again();
+    wait_for("readiness", PATIENCE, || get(address, "/readyz").filter(|(status, _)| *status == 200));
+    let stream = Stream { kafka: &kafka, name, partitions };
+    stream.await_committed(PATIENCE);
+    stop_in_peace(&mut service);
+    assert_eq!(stream.check().wanted, 4);
+}
+
+#[tokio::test]
+async fn frames_that_cannot_be_published_in_time_end_the_service_with_code_3() {
+    let kafka = Kafka::start();
+    let stream = Stream::create(&kafka, "gone", 2).await;
+    stream.send(day_5_frames(10, 0..10));
+    let all_at_once = ("flow.max_in_flight_frames", "200");
+    let mut service = serve(&stream, &[("kafka.delivery_timeout_ms", "2000"), all_at_once]);
+    await_graded(service.address(PATIENCE), 5.0);
+    // Stopped meanwhile, so that the broker is gone before the other frames are graded, however fast that is.
+    service.signal("STOP");
+    drop(kafka);
+    service.signal("CONT");
+    let status = service.end(DRAIN_TIMEOUT);
+    assert_eq!(status.code(), Some(3), "{}", service.log());
+}
+
+#[test]
+fn an_option_that_nobody_knows_ends_the_program_with_code_2() {
+    for mut program in [
+        Memebg::start(&["serve", "--min-hip"], &[]),
+        Memebg::start(&["serve", "--set", "select.min_hip=110"], &[]),
+        Memebg::start(&["serve"], &[("select.min_hip", "110")]),
+    ] {
+        assert_eq!(program.end(PATIENCE).code(), Some(2), "{}", program.log());
+        assert!(program.log().contains("hip"), "{}", program.log());
+    }
+}

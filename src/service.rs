@@ -183,7 +183,8 @@ impl Service {
         // The source has dropped the door, so every stage runs dry and ends. What did not finish within
         // the drain deadline is not worked on any more, but a grader always finishes its batch: the
         // process must not exit while a model runs.
-        if end.is_none_or(|end| end.unfinished_frames > 0) {
+        let given_up = end.is_none_or(|end| end.unfinished_frames > 0);
+        if given_up {
             for (_, stage) in stages.iter().filter(|(name, _)| *name != GRADER) {
                 stage.abort();
             }
@@ -193,8 +194,6 @@ impl Service {
                 causes.extend(outcome(name, end).err());
             }
         };
-        // Frames that the drain has given up on may keep a stage busy; they are read again.
-        let given_up = end.is_some_and(|end| end.unfinished_frames > 0);
         if tokio::time::timeout(END_TIMEOUT, run_dry).await.is_err() && !given_up {
             symptoms.push(anyhow!("a stage did not end within {END_TIMEOUT:?}"));
         }

@@ -3,6 +3,8 @@
 //!
 //! Source: CloudEvents Kafka protocol binding 1.0.2.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -14,9 +16,10 @@ const SPEC_VERSION: &str = "1.0";
 /// A structured-mode CloudEvent. Attributes that are not needed here are not looked at.
 #[derive(Deserialize)]
 struct Structured<'a> {
-    specversion: &'a str,
-    #[serde(rename = "type")]
-    event_type: &'a str,
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    event_type: Cow<'a, str>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
@@ -42,11 +45,8 @@ pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<Fra
     if content_type.get(..29).is_some_and(|it| it.eq_ignore_ascii_case("application/cloudevents+json;"))
         || content_type.eq_ignore_ascii_case("application/cloudevents+json")
     {
-        let event: Structured<'a> = serde_json::from_slice(value).map_err(|error| {
-            let message = format!("value is not a structured CloudEvent: {error}");
-            Rejection::new(Stage::Decode, RejectionCode::InvalidJson, message)
-        })?;
-        known(Some(event.specversion), Some(event.event_type))?;
+        let event: Structured<'a> = serde_json::from_slice(value).map_err(|error| not_structured(&error))?;
+        known(Some(&event.specversion), Some(&event.event_type))?;
         return FrameEvent::from_json(event.data.get().as_bytes());
     }
     let (version, event_type) = (message.header("ce_specversion"), message.header("ce_type"));
@@ -54,6 +54,21 @@ pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<Fra
         known(version, event_type)?;
     }
     FrameEvent::from_json(value)
+}
+
+/// Like the reader of the frame event itself: what serde says of a value may repeat what must not be
+/// logged, what it says of the syntax does not.
+fn not_structured(error: &serde_json::Error) -> Rejection {
+    if error.is_data() {
+        let message = format!(
+            "structured CloudEvent lacks specversion, type or data, or has it with a wrong type, at line {} column {}",
+            error.line(),
+            error.column()
+        );
+        return Rejection::new(Stage::Validate, RejectionCode::SchemaInvalid, message);
+    }
+    let message = format!("value is not a structured CloudEvent: {error}");
+    Rejection::new(Stage::Decode, RejectionCode::InvalidJson, message)
 }
 
 fn known(version: Option<&str>, event_type: Option<&str>) -> Result<(), Rejection> {
@@ -114,6 +129,19 @@ mod tests {
             let headers = [("content-type", content_type)];
             assert_eq!(code(&structured(FRAME_EVENT_TYPE), &headers), Ok("e".into()));
         }
+    }
+
+    #[test]
+    fn a_structured_event_may_escape_its_attributes_and_its_reason_repeats_no_value() {
+        let headers = [("content-type", "application/cloudevents+json")];
+        let escaped = structured(FRAME_EVENT_TYPE).replace("org.", "org\\u002e");
+        assert_eq!(code(&escaped, &headers), Ok("e".into()));
+        for value in [r#""Ada Invented""#, r#"{"specversion":"1.0","type":["Ada Invented"]}"#, "{}"] {
+            let rejection = read(&message(value, &headers), 10_000).unwrap_err();
+            assert_eq!(rejection.code, RejectionCode::SchemaInvalid, "{value}");
+            assert!(!rejection.message.contains("Ada"), "{rejection}");
+        }
+        assert_eq!(code("{", &headers), Err(RejectionCode::InvalidJson));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::published::Published;
 
 /// Far above what anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 /// How often a condition that nobody signals is looked at.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -64,11 +64,11 @@ pub struct TestService {
     sent: Mutex<BTreeMap<i32, i64>>,
     client: ClientConfig,
     /// Last, so that it outlives its clients.
-    _broker: EmbeddedBroker,
+    _broker: Option<EmbeddedBroker>,
 }
 
 impl TestService {
-    /// With the demo's configuration and `section.key=value` on top of it.
+    /// With the demo's configuration and `section.key=value` on top of it, on an embedded broker.
     pub fn start(set: &[&str]) -> Self {
         let mut config = config(set);
         let kafka = &config.kafka;
@@ -79,7 +79,11 @@ impl TestService {
         ])
         .expect("a broker");
         config.kafka.brokers = broker.bootstrap_servers().to_owned();
+        Self::connect(config, Some(broker))
+    }
 
+    /// On the broker of `config`, where the topics are: [`PARTITIONS`] of frames, and one of each of the others.
+    pub fn connect(config: Config, broker: Option<EmbeddedBroker>) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let stop = CancellationToken::new();
         let service = runtime.block_on(Service::start(config.clone(), stop.clone())).expect("a service");
@@ -93,6 +97,7 @@ impl TestService {
             .clone()
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "0")
+            .set("message.max.bytes", "33554432")
             .create()
             .expect("a producer");
         let topics = [config.kafka.grades_topic.as_str(), config.kafka.dead_letters_topic.as_str()];
@@ -132,26 +137,34 @@ impl TestService {
         Position { partition: delivery.partition, offset: delivery.offset }
     }
 
-    /// What `find` makes of the grade events, as soon as it makes something of them.
-    pub fn wait_for_grades<T>(
-        &self,
-        what: &str,
-        mut find: impl FnMut(Vec<(&RawMessage, GradeEvent)>) -> Option<T>,
-    ) -> T {
-        let topic = self.config.kafka.grades_topic.as_str();
-        self.wait_for(what, |messages| {
-            let grades = messages.iter().filter(|message| &*message.topic == topic);
-            find(grades.map(|message| (message, grade_event(message))).collect())
+    /// The first `count` grade events of an embryo, in the order of their publication.
+    pub fn grades_of(&self, embryo_id: &str, count: usize) -> Vec<(RawMessage, GradeEvent)> {
+        self.wait_for(&format!("{count} grade events of {embryo_id}"), |messages| {
+            let own: Vec<_> = self.grades_in(messages, embryo_id).take(count).collect();
+            (own.len() == count).then_some(own)
         })
     }
 
-    /// The first `count` grade events of an embryo, in the order of their publication.
-    pub fn grades_of(&self, embryo_id: &str, count: usize) -> Vec<(RawMessage, GradeEvent)> {
-        self.wait_for_grades(&format!("{count} grade events of {embryo_id}"), |grades| {
-            let own = grades.into_iter().filter(|(_, event)| event.embryo_id == embryo_id);
-            let own: Vec<_> = own.take(count).map(|(message, event)| (message.clone(), event)).collect();
-            (own.len() == count).then_some(own)
+    /// How many grade events of an embryo have been published by now.
+    pub fn count_grades_of(&self, embryo_id: &str) -> usize {
+        let topic = self.config.kafka.grades_topic.as_str();
+        let published = self.grades_in_the_log();
+        self.wait_for("copy of the grades topic", |messages| {
+            let read = messages.iter().filter(|message| &*message.topic == topic).count();
+            (read >= published).then(|| self.grades_in(messages, embryo_id).count())
         })
+    }
+
+    fn grades_in<'a>(
+        &'a self,
+        messages: &'a [RawMessage],
+        embryo_id: &'a str,
+    ) -> impl Iterator<Item = (RawMessage, GradeEvent)> + 'a {
+        let topic = self.config.kafka.grades_topic.as_str();
+        let own = messages.iter().filter(move |message| {
+            &*message.topic == topic && message.key.as_deref() == Some(embryo_id.as_bytes())
+        });
+        own.map(|message| (message.clone(), grade_event(message)))
     }
 
     /// The dead letter of the record that lies at `position`.
@@ -272,7 +285,11 @@ impl Drop for TestService {
 /// The demo's configuration, with probes on a free port. Of the environment only what says where ONNX Runtime is.
 pub fn config(set: &[&str]) -> Config {
     // The embedded broker answers a fetch that found nothing only when its time is up, by default after half a second.
-    let ours = ["telemetry.listen=127.0.0.1:0", "kafka.consumer_properties.fetch_wait_max_ms=20"];
+    let ours = [
+        "telemetry.listen=127.0.0.1:0",
+        "model.device=cpu",
+        "kafka.consumer_properties.fetch_wait_max_ms=20",
+    ];
     let set = ours.iter().chain(set).map(|it| (*it).to_owned()).collect();
     let runtime = std::env::vars().filter(|(name, _)| name.starts_with("MEMEBG__MODEL__RUNTIME__"));
     Config::load(&Layers { demo: true, set, ..Layers::default() }, runtime).expect("a valid configuration")

@@ -137,6 +137,19 @@ mod tests {
     }
 
     #[test]
+    fn a_structured_event_may_escape_its_attributes_and_its_reason_repeats_no_value() {
+        let headers = [("content-type", "application/cloudevents+json")];
+        let escaped = structured(FRAME_EVENT_TYPE).replace("org.", "org\\u002e");
+        assert_eq!(code(&escaped, &headers), Ok("e".into()));
+        for value in [r#""Ada Invented""#, r#"{"specversion":"1.0","type":["Ada Invented"]}"#, "{}"] {
+            let rejection = read(&message(value, &headers), 10_000).unwrap_err();
+            assert_eq!(rejection.code, RejectionCode::SchemaInvalid, "{value}");
+            assert!(!rejection.message.contains("Ada"), "{rejection}");
+        }
+        assert_eq!(code("{", &headers), Err(RejectionCode::InvalidJson));
+    }
+
+    #[test]
     fn the_image_is_borrowed_from_the_message() {
         let view = message(EVENT, &[]);
         let event = read(&view, 10_000).unwrap();

@@ -149,7 +149,7 @@ fn an_image_that_is_not_base64_is_refused() {
 fn an_image_of_another_size_than_the_event_says_is_refused() {
     let mut event = frames::event("other-size");
     event["image"]["width"] = json!(640);
-    Laboratory::open().refuse(&event, Stage::Fetch, RejectionCode::ImageSizeMismatch);
+    Laboratory::open().refuse(&event, Stage::Preprocess, RejectionCode::ImageSizeMismatch);
 }
 
 // The value.

@@ -182,7 +182,7 @@ impl TestService {
             }
             assert!(self.is_running(), "the service ended while the test waited for {what}");
         }
-        panic!("no {what} within {PATIENCE:?}; {:?}", self.totals());
+        panic!("nothing within {PATIENCE:?} of what was awaited, {what}; {:?}", self.totals());
     }
 
     /// Waits for a condition that nobody signals, such as a counter.

@@ -208,6 +208,12 @@ fn of_the_planes_of_a_run_exactly_the_sharpest_is_graded() {
 #[test]
 fn a_run_with_a_missing_plane_is_decided_when_it_has_waited_long_enough() {
     let service = service("sharpest");
+    // A run of one plane waits for nobody: once it is graded, the service is at work.
+    let mut single = frames::event("single-plane");
+    (single["focal_plane_index"], single["focal_plane_count"]) = (json!(0), json!(1));
+    send(&service, &single);
+    service.grades_of("single-plane", 1);
+
     let event = frames::event("incomplete");
     let sent_at = Instant::now();
     send(&service, &plane(&event, 0, &PHOTOGRAPH));

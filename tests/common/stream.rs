@@ -24,7 +24,7 @@ use crate::common::kafka::Kafka;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The smallest that the quality gate lets through.
-const SIDE_PX: u32 = 128;
+const SIDE_PX: u32 = 224;
 /// Different photographs; the frames share them.
 const PHOTOGRAPHS: u64 = 8;
 

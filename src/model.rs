@@ -9,6 +9,7 @@ pub mod bundle;
 mod cache;
 mod contract;
 mod device;
+mod inspect;
 pub mod manifest;
 pub mod multitask;
 pub mod onnx;
@@ -21,7 +22,6 @@ pub mod untrained;
 use std::path::{Path, PathBuf};
 
 pub use bundle::Bundle;
-pub use cache::cache_dir;
 pub use device::DevicePolicy;
 pub use manifest::Manifest;
 pub use opt_out::opt_out_of_usage_reports;

@@ -63,6 +63,21 @@ fn changed(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     fs::copy(demo().join("embedding.onnx"), folder.join("embedding.onnx")).unwrap();
 }
 
+/// A copy of the demo bundle with other networks in it, by role.
+fn with_networks(folder: &Path, networks: &[(&str, &[u8])]) {
+    changed(folder, |manifest| {
+        for (role, data) in networks {
+            let path = format!("{role}_of_test.onnx");
+            fs::write(folder.join(&path), data).unwrap();
+            let file = manifest["files"][role].as_object_mut().unwrap();
+            file.insert("path".to_owned(), path.into());
+            file.insert("sha256".to_owned(), hex::encode(Sha256::digest(data)).into());
+            file.insert("bytes".to_owned(), data.len().into());
+            file.remove("generated");
+        }
+    });
+}
+
 #[test]
 fn the_untrained_network_is_the_file_that_the_demo_manifest_names() {
     let manifest: serde_json::Value =
@@ -166,14 +181,7 @@ impl WeightSource for OnlyNan {
 #[test]
 fn an_answer_that_is_not_a_number_is_no_grade_and_fails_the_warm_up() {
     let folder = tempfile::tempdir().unwrap();
-    let data = multitask_onnx(&mut OnlyNan("te.bias"), &[]);
-    fs::write(folder.path().join("multitask.onnx"), &data).unwrap();
-    changed(folder.path(), |manifest| {
-        let file = &mut manifest["files"]["multitask"];
-        file["sha256"] = hex::encode(Sha256::digest(&data)).into();
-        file["bytes"] = data.len().into();
-        file.as_object_mut().unwrap().remove("generated");
-    });
+    with_networks(folder.path(), &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), &[]))]);
     let mut graders = load(&settings(folder.path())).unwrap();
     let batch = graders[0].grade(&[&picture(0), &picture(1)]).unwrap();
     assert_eq!(batch.opinions, [Err(NotFinite), Err(NotFinite)]);
@@ -211,17 +219,7 @@ fn an_embedding_that_is_not_a_number_is_no_grade_even_if_the_next_network_hides_
     let multitask = graph.finish(&[]);
 
     let folder = tempfile::tempdir().unwrap();
-    changed(folder.path(), |manifest| {
-        for (role, data) in [("embedding", &embedding), ("multitask", &multitask)] {
-            let file = manifest["files"][role].as_object_mut().unwrap();
-            let path = format!("{role}_of_test.onnx");
-            fs::write(folder.path().join(&path), data).unwrap();
-            file.insert("path".to_owned(), path.into());
-            file.insert("sha256".to_owned(), hex::encode(Sha256::digest(data)).into());
-            file.insert("bytes".to_owned(), data.len().into());
-            file.remove("generated");
-        }
-    });
+    with_networks(folder.path(), &[("embedding", &embedding), ("multitask", &multitask)]);
     let mut graders = load(&settings(folder.path())).unwrap();
     assert_eq!(graders[0].grade(&[&picture(0)]).unwrap().opinions, [Err(NotFinite)]);
 }
@@ -301,6 +299,43 @@ fn a_changed_or_missing_file_is_refused_by_name() {
 }
 
 #[test]
+fn a_network_with_weights_in_another_file_is_refused_by_name() {
+    let mut graph = GraphBuilder::new("embedding");
+    let means = channel_means(&mut graph);
+    constant(&mut graph, "embedding", &means, 384, 0.0);
+    let mut data = graph.finish(&[]);
+    // One more `graph.initializer` { name: "far", data_location: EXTERNAL }: protobuf messages merge
+    // when their bytes are joined.
+    data.extend(b"\x3a\x09\x2a\x07\x42\x03far\x70\x01");
+    let folder = tempfile::tempdir().unwrap();
+    with_networks(folder.path(), &[("embedding", &data)]);
+    let error = Bundle::open(folder.path(), Path::new("")).unwrap_err().to_string();
+    assert!(error.contains("embedding_of_test.onnx") && error.contains("another file"), "{error}");
+}
+
+#[test]
+fn a_network_that_says_it_is_untrained_cannot_pass_as_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    with_networks(folder.path(), &[("multitask", &untrained_multitask(demo_seed()))]);
+    assert!(Bundle::open(folder.path(), Path::new("")).is_ok());
+    let path = folder.path().join("manifest.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    fs::write(&path, manifest.replace("\"untrained\":true", "\"untrained\":false")).unwrap();
+    let error = Bundle::open(folder.path(), Path::new("")).unwrap_err().to_string();
+    assert!(error.contains("multitask_of_test.onnx") && error.contains("untrained"), "{error}");
+}
+
+#[test]
+fn what_is_loaded_is_what_was_verified_even_if_the_file_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |_| {});
+    let bundle = Bundle::open(folder.path(), Path::new("")).unwrap();
+    fs::write(bundle.embedding().path(), b"another network").unwrap();
+    let loaded = hex::encode(Sha256::digest(bundle.embedding().data()));
+    assert_eq!(loaded, bundle.manifest().files.embedding.sha256);
+}
+
+#[test]
 fn a_seed_that_makes_another_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     changed(folder.path(), |manifest| manifest["files"]["multitask"]["generated"]["seed"] = 99.into());
@@ -312,7 +347,7 @@ fn a_seed_that_makes_another_file_is_refused() {
 #[test]
 fn a_damaged_generated_network_is_made_again_by_everybody_at_once() {
     let cache = tempfile::tempdir().unwrap();
-    let path = Bundle::open(&demo(), cache.path()).unwrap().multitask().to_owned();
+    let path = Bundle::open(&demo(), cache.path()).unwrap().multitask().path().to_owned();
     let good = fs::read(&path).unwrap();
     fs::write(&path, b"cut off").unwrap();
     std::thread::scope(|scope| {

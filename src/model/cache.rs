@@ -15,7 +15,7 @@ use super::ModelError;
 ///
 /// # Errors
 /// [`ModelError::Cache`] when nothing is configured and the environment names no home.
-pub fn cache_dir(configured: &Path) -> Result<PathBuf, ModelError> {
+pub(super) fn cache_dir(configured: &Path) -> Result<PathBuf, ModelError> {
     if !configured.as_os_str().is_empty() {
         return Ok(configured.to_owned());
     }

@@ -1,7 +1,6 @@
 //! What the models run on.
 
 use std::fmt;
-use std::path::Path;
 
 use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
@@ -9,6 +8,7 @@ use ort::session::Session;
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
+use super::bundle::Network;
 
 /// What the models run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ impl Device {
     }
 
     /// Loads a model for this device and no other.
-    pub(super) fn session(self, environment: &Environment, file: &Path) -> Result<Session, ModelError> {
+    pub(super) fn session(self, environment: &Environment, network: &Network) -> Result<Session, ModelError> {
         let failed = |reason: String| ModelError::Device { device: self.to_string(), reason };
         let cuda = |id: u16| CUDA::default().with_device_id(id.into()).build().error_on_failure();
         let tensorrt = |id: u16| TensorRT::default().with_device_id(id.into()).build().error_on_failure();
@@ -70,8 +70,8 @@ impl Device {
         let mut builder = Session::builder(environment).map_err(|error| failed(error.to_string()))?;
         if self == Self::Cpu {
             return builder
-                .commit_from_file(file)
-                .map_err(|error| ModelError::bundle(file, format!("cannot be loaded: {error}")));
+                .commit_from_memory(network.data())
+                .map_err(|error| ModelError::bundle(network.path(), format!("cannot be loaded: {error}")));
         }
         // A node without a kernel on the GPU would run on the CPU without a word, and every frame
         // would cross the bus twice more.
@@ -80,7 +80,7 @@ impl Device {
             .map_err(|error| failed(error.to_string()))?
             .with_disable_cpu_fallback()
             .map_err(|error| failed(error.to_string()))?
-            .commit_from_file(file)
-            .map_err(|error| failed(format!("{} cannot be loaded: {error}", file.display())))
+            .commit_from_memory(network.data())
+            .map_err(|error| failed(format!("{} cannot be loaded: {error}", network.path().display())))
     }
 }

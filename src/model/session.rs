@@ -1,13 +1,12 @@
 //! The grader: two ONNX Runtime sessions used in turn.
 
-use std::path::Path;
 use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::session::{Session, SessionOutputs};
 use ort::value::TensorRef;
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Network};
 use super::contract::{EMBEDDING, HEADS, IMAGE, check_embedding, check_multitask, check_opset};
 use super::device::Device;
 use super::manifest::{HeadManifest, HeadManifests, Input, ModelFile};
@@ -72,15 +71,15 @@ impl Model {
     fn load(
         environment: &Environment,
         device: Device,
-        path: &Path,
+        network: &Network,
         file: &ModelFile,
         batch_sizes: &[usize],
         check: fn(&Session) -> Result<(), String>,
     ) -> Result<Self, ModelError> {
-        let session = device.session(environment, path)?;
+        let session = device.session(environment, network)?;
         check_opset(&session, file.opset)
             .and_then(|()| check(&session))
-            .map_err(|reason| ModelError::bundle(path, reason))?;
+            .map_err(|reason| ModelError::bundle(network.path(), reason))?;
         Ok(Self { session, sizes: usable_sizes(batch_sizes, file.max_batch_frames) })
     }
 }
@@ -94,7 +93,7 @@ impl OnnxGrader {
         batch_sizes: &[usize],
     ) -> Result<Self, ModelError> {
         let manifest = bundle.manifest();
-        let load = |path, file, check| Model::load(environment, device, path, file, batch_sizes, check);
+        let load = |network, file, check| Model::load(environment, device, network, file, batch_sizes, check);
         let embedding = load(bundle.embedding(), &manifest.files.embedding, check_embedding)?;
         let multitask = load(bundle.multitask(), &manifest.files.multitask, check_multitask)?;
         let max_batch_frames = batch_sizes.last().copied().unwrap_or(1);

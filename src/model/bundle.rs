@@ -4,11 +4,12 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use super::cache::{cache_dir, write_whole};
+use super::cache::{cache_dir, remove_unfinished, write_whole};
 use super::inspect::inspect;
 use super::manifest::{Generated, Manifest, ModelFile};
 use super::untrained::untrained_multitask;
@@ -16,6 +17,9 @@ use crate::domain::ModelIdentity;
 
 /// Longest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// Writing a generated network takes a second; what is unfinished after this will never be whole.
+const UNFINISHED_AGE: Duration = Duration::from_secs(600);
 
 /// A verified bundle. Holds both networks in memory: drop it once they are loaded.
 #[derive(Debug)]
@@ -180,6 +184,7 @@ fn generated(
         return Err(ModelError::bundle(manifest, reason));
     }
     fs::create_dir_all(&folder).map_err(|error| ModelError::cache(&folder, error))?;
+    remove_unfinished(&folder, UNFINISHED_AGE);
     write_whole(&path, &data).map_err(|error| ModelError::cache(&folder, error))?;
     Ok(Network { path, data })
 }

@@ -18,6 +18,7 @@ mod runs;
 pub mod runtime;
 pub mod session;
 pub mod untrained;
+mod warm_up;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ pub use manifest::Manifest;
 pub use opt_out::opt_out_of_usage_reports;
 pub use runtime::RuntimeSettings;
 pub use session::{OnnxGrader, load_graders};
+
+use crate::pipeline::grade::GraderError;
 
 /// Most graders (threads with a model each) in one process.
 const MAX_GRADERS: usize = 64;
@@ -111,6 +114,14 @@ pub enum ModelError {
         device: String,
         /// Why not.
         reason: String,
+    },
+    /// The models load and do not grade as they must.
+    #[error("warm-up on {device}: {source}")]
+    WarmUp {
+        /// The device as it would be named in events.
+        device: String,
+        /// What went wrong.
+        source: GraderError,
     },
 }
 

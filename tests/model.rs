@@ -26,9 +26,14 @@ fn settings(bundle: &Path) -> ModelSettings {
         device_id: 0,
         graders: 1,
         intra_op_threads: 0,
-        batch_sizes: vec![1, 2, 4, 8],
+        batch_sizes: vec![1, 2],
         runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
     }
+}
+
+/// As the service has them.
+fn eight_at_a_time(bundle: &Path) -> ModelSettings {
+    ModelSettings { batch_sizes: vec![1, 2, 4, 8], ..settings(bundle) }
 }
 
 fn load(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, ModelError> {
@@ -90,7 +95,7 @@ fn the_untrained_network_is_the_file_that_the_demo_manifest_names() {
 
 #[test]
 fn the_demo_bundle_warms_up_and_says_what_it_is() {
-    let mut graders = load(&settings(&demo())).unwrap();
+    let mut graders = load(&eight_at_a_time(&demo())).unwrap();
     let grader = graders.first_mut().unwrap();
     grader.warm_up().unwrap();
     let identity = grader.identity();
@@ -103,7 +108,7 @@ fn the_demo_bundle_warms_up_and_says_what_it_is() {
 
 #[test]
 fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
-    let mut graders = load(&settings(&demo())).unwrap();
+    let mut graders = load(&eight_at_a_time(&demo())).unwrap();
     let grader = graders.first_mut().unwrap();
     let pictures: Vec<Picture> = (0..8).map(picture).collect();
     let all: Vec<&Picture> = pictures.iter().collect();
@@ -117,6 +122,16 @@ fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
     let first = &batch_of_8[0].as_ref().unwrap().heads.exp.probabilities;
     let last = &batch_of_8[7].as_ref().unwrap().heads.exp.probabilities;
     assert_ne!(first, last, "the network sees a difference between pictures");
+}
+
+#[test]
+fn a_network_that_looks_across_its_batch_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |manifest| manifest["files"]["embedding"]["max_batch_frames"] = 64.into());
+    for batch_sizes in [vec![1, 2], vec![8]] {
+        let error = refusal(&ModelSettings { batch_sizes, ..settings(folder.path()) });
+        assert!(error.contains("warm-up on cpu") && error.contains("max_batch_frames"), "{error}");
+    }
 }
 
 #[test]
@@ -179,13 +194,11 @@ impl WeightSource for OnlyNan {
 }
 
 #[test]
-fn an_answer_that_is_not_a_number_is_no_grade_and_fails_the_warm_up() {
+fn a_model_whose_answers_are_not_numbers_fails_its_warm_up() {
     let folder = tempfile::tempdir().unwrap();
     with_networks(folder.path(), &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), &[]))]);
-    let mut graders = load(&settings(folder.path())).unwrap();
-    let batch = graders[0].grade(&[&picture(0), &picture(1)]).unwrap();
-    assert_eq!(batch.opinions, [Err(NotFinite), Err(NotFinite)]);
-    assert!(graders[0].warm_up().unwrap_err().to_string().contains("not finite"));
+    let error = refusal(&settings(folder.path()));
+    assert!(error.contains("warm-up on cpu") && error.contains("not finite"), "{error}");
 }
 
 /// The three channel means of the picture, `[b, 3]`: the start of a network small enough for a test.
@@ -203,32 +216,54 @@ fn constant(graph: &mut GraphBuilder, name: &str, means: &Tensor, width: usize, 
     graph.output(&output, &[BATCH, Dim::Fixed(width)]);
 }
 
-#[test]
-fn an_embedding_that_is_not_a_number_is_no_grade_even_if_the_next_network_hides_it() {
-    let mut graph = GraphBuilder::new("embedding_of_nan");
-    let means = channel_means(&mut graph);
-    constant(&mut graph, "embedding", &means, 384, f32::NAN);
-    let embedding = graph.finish(&[]);
+/// The channel means of most pictures; not numbers, for a black one.
+fn square_roots(graph: &mut GraphBuilder, means: &Tensor) -> Tensor {
+    // Normalised, black is -2.1, -2.0 and -1.8.
+    let lift = graph.weight("lift", &[1, 3], &[1.7; 3]);
+    let lifted = graph.node("lifted", "Add", &[means, &lift], &[]);
+    graph.node("square_roots", "Sqrt", &[&lifted], &[])
+}
 
+fn small_embedding(is_nan_for_black: bool) -> Vec<u8> {
+    let mut graph = GraphBuilder::new("small_embedding");
+    let means = channel_means(&mut graph);
+    let from = if is_nan_for_black { square_roots(&mut graph, &means) } else { means };
+    constant(&mut graph, "embedding", &from, 384, 0.0);
+    graph.finish(&[])
+}
+
+fn small_multitask(te_is_nan_for_black: bool) -> Vec<u8> {
     let mut graph = GraphBuilder::new("grades_without_embedding");
     let means = channel_means(&mut graph);
     graph.input("embedding", &[BATCH, Dim::Fixed(384)]);
-    for (head, classes) in [("exp", 6), ("icm", 3), ("te", 3), ("shared", 4)] {
+    for (head, classes) in [("exp", 6), ("icm", 3), ("shared", 4)] {
         constant(&mut graph, head, &means, classes, 0.0);
     }
-    let multitask = graph.finish(&[]);
+    let from = if te_is_nan_for_black { square_roots(&mut graph, &means) } else { means };
+    constant(&mut graph, "te", &from, 3, 0.0);
+    graph.finish(&[])
+}
 
-    let folder = tempfile::tempdir().unwrap();
-    with_networks(folder.path(), &[("embedding", &embedding), ("multitask", &multitask)]);
-    let mut graders = load(&settings(folder.path())).unwrap();
-    assert_eq!(graders[0].grade(&[&picture(0)]).unwrap().opinions, [Err(NotFinite)]);
+/// Even if it is the embedding and the next network hides it.
+#[test]
+fn an_answer_that_is_not_a_number_is_no_grade_and_spares_the_rest_of_the_batch() {
+    for (embedding_is_nan, te_is_nan) in [(true, false), (false, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (embedding, multitask) = (small_embedding(embedding_is_nan), small_multitask(te_is_nan));
+        with_networks(folder.path(), &[("embedding", &embedding), ("multitask", &multitask)]);
+        let mut graders = load(&settings(folder.path())).unwrap();
+        let black = Picture::new(SIDE_PX, vec![0; SIDE_PX * SIDE_PX]).unwrap();
+        let opinions = graders[0].grade(&[&black, &picture(0)]).unwrap().opinions;
+        assert_eq!(opinions[0], Err(NotFinite));
+        assert!(opinions[1].is_ok(), "{:?}", opinions[1]);
+    }
 }
 
 #[test]
 fn too_many_frames_and_pictures_of_another_size_are_refused() {
     let mut graders = load(&settings(&demo())).unwrap();
     let one = picture(0);
-    assert!(graders[0].grade(&[&one; 9]).unwrap_err().to_string().contains("batch of 9"));
+    assert!(graders[0].grade(&[&one; 3]).unwrap_err().to_string().contains("batch of 3"));
     assert!(graders[0].grade(&[]).is_err());
     let small = Picture::new(8, vec![0; 64]).unwrap();
     assert!(graders[0].grade(&[&small]).unwrap_err().to_string().contains("8 pixels"));

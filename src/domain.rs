@@ -22,3 +22,4 @@ pub use grade_event::{
 pub(crate) use label::label_enum;
 pub use picture::{Picture, PictureStatistics};
 pub use rejection::{Rejection, RejectionCode, Stage};
+pub(crate) use wire::{object, present, whole};

@@ -245,7 +245,8 @@ impl Grader for OnnxGrader {
 
 fn normalised(input: &Input) -> [[f32; 256]; CHANNELS] {
     std::array::from_fn(|channel| {
-        let (mean, std) = (input.mean[channel], input.std[channel]);
+        #[allow(clippy::cast_possible_truncation, reason = "single precision is what the network takes")]
+        let (mean, std) = (input.mean[channel] as f32, input.std[channel] as f32);
         std::array::from_fn(|grey| {
             #[allow(clippy::cast_precision_loss, reason = "0 to 255 are exact in f32")]
             let value = grey as f32 / 255.0;

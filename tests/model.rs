@@ -8,8 +8,8 @@ use memebg::domain::{AbstainReason, GradeClass, Picture, Probabilities};
 use memebg::model::multitask::{WeightSource, multitask_onnx};
 use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Tensor};
 use memebg::model::untrained::untrained_multitask;
-use memebg::model::{Bundle, DevicePolicy, ModelError, ModelSettings, RuntimeSettings, load_graders};
-use memebg::pipeline::grade::{Grader, NotFinite};
+use memebg::model::{Bundle, DevicePolicy, ModelSettings, RuntimeSettings, load_graders as load};
+use memebg::pipeline::grade::NotFinite;
 use sha2::{Digest, Sha256};
 
 const SIDE_PX: usize = 224;
@@ -34,10 +34,6 @@ fn settings(bundle: &Path) -> ModelSettings {
 /// As the service has them.
 fn eight_at_a_time(bundle: &Path) -> ModelSettings {
     ModelSettings { batch_sizes: vec![1, 2, 4, 8], ..settings(bundle) }
-}
-
-fn load(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, ModelError> {
-    load_graders(settings)
 }
 
 fn refusal(settings: &ModelSettings) -> String {

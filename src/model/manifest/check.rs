@@ -52,7 +52,9 @@ impl Manifest {
             if !(1..=MAX_LABEL_BYTES).contains(&value.len())
                 || !value.bytes().all(|byte| byte.is_ascii_graphic())
             {
-                return Err(format!("{field} {value:?} is not 1 to 64 ASCII characters without spaces"));
+                return Err(format!(
+                    "{field} {value:?} is not 1 to {MAX_LABEL_BYTES} ASCII characters without spaces"
+                ));
             }
         }
         let plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();

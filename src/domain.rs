@@ -19,5 +19,7 @@ pub use grade_event::{
     AbstainReason, Assessment, GRADE_EVENT_TYPE, GradeEvent, GradeId, GradeStatus, GraderIdentity, Heads,
     ModelIdentity, Timings,
 };
+pub(crate) use label::label_enum;
 pub use picture::{Picture, PictureStatistics};
 pub use rejection::{Rejection, RejectionCode, SkipReason, Stage};
+pub(crate) use wire::{object, present, whole};

@@ -9,6 +9,7 @@ pub mod bundle;
 mod cache;
 mod contract;
 mod device;
+mod inspect;
 pub mod manifest;
 pub mod multitask;
 pub mod onnx;
@@ -17,16 +18,18 @@ mod runs;
 pub mod runtime;
 pub mod session;
 pub mod untrained;
+mod warm_up;
 
 use std::path::{Path, PathBuf};
 
 pub use bundle::Bundle;
-pub use cache::cache_dir;
 pub use device::DevicePolicy;
 pub use manifest::Manifest;
 pub use opt_out::opt_out_of_usage_reports;
 pub use runtime::RuntimeSettings;
 pub use session::{OnnxGrader, load_graders};
+
+use crate::pipeline::grade::GraderError;
 
 /// Most graders (threads with a model each) in one process.
 const MAX_GRADERS: usize = 64;
@@ -111,6 +114,14 @@ pub enum ModelError {
         device: String,
         /// Why not.
         reason: String,
+    },
+    /// The models load and do not grade as they must.
+    #[error("warm-up on {device}: {source}")]
+    WarmUp {
+        /// The device as it would be named in events.
+        device: String,
+        /// What went wrong.
+        source: GraderError,
     },
 }
 

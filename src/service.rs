@@ -67,13 +67,7 @@ impl Service {
         tracing::info!(%address, "metrics and probes");
 
         let settings = config.model.clone();
-        let load = move || {
-            let mut graders = model::load_graders(&settings)?;
-            for grader in &mut graders {
-                grader.warm_up()?;
-            }
-            anyhow::Ok(graders)
-        };
+        let load = move || model::load_graders(&settings);
         let graders = tokio::task::spawn_blocking(load).await??;
         health.warmed_up();
         let identity = graders.first().context("no grader was loaded")?.identity().clone();

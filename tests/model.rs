@@ -8,8 +8,8 @@ use memebg::domain::{AbstainReason, GradeClass, Picture, Probabilities};
 use memebg::model::multitask::{WeightSource, multitask_onnx};
 use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Tensor};
 use memebg::model::untrained::untrained_multitask;
-use memebg::model::{Bundle, DevicePolicy, ModelError, ModelSettings, RuntimeSettings, load_graders};
-use memebg::pipeline::grade::{Grader, NotFinite};
+use memebg::model::{Bundle, DevicePolicy, ModelSettings, RuntimeSettings, load_graders as load};
+use memebg::pipeline::grade::NotFinite;
 use sha2::{Digest, Sha256};
 
 const SIDE_PX: usize = 224;
@@ -26,13 +26,14 @@ fn settings(bundle: &Path) -> ModelSettings {
         device_id: 0,
         graders: 1,
         intra_op_threads: 0,
-        batch_sizes: vec![1, 2, 4, 8],
+        batch_sizes: vec![1, 2],
         runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
     }
 }
 
-fn load(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, ModelError> {
-    load_graders(settings)
+/// As the service has them.
+fn eight_at_a_time(bundle: &Path) -> ModelSettings {
+    ModelSettings { batch_sizes: vec![1, 2, 4, 8], ..settings(bundle) }
 }
 
 fn refusal(settings: &ModelSettings) -> String {
@@ -63,6 +64,21 @@ fn changed(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     fs::copy(demo().join("embedding.onnx"), folder.join("embedding.onnx")).unwrap();
 }
 
+/// A copy of the demo bundle with other networks in it, by role.
+fn with_networks(folder: &Path, networks: &[(&str, &[u8])]) {
+    changed(folder, |manifest| {
+        for (role, data) in networks {
+            let path = format!("{role}_of_test.onnx");
+            fs::write(folder.join(&path), data).unwrap();
+            let file = manifest["files"][role].as_object_mut().unwrap();
+            file.insert("path".to_owned(), path.into());
+            file.insert("sha256".to_owned(), hex::encode(Sha256::digest(data)).into());
+            file.insert("bytes".to_owned(), data.len().into());
+            file.remove("generated");
+        }
+    });
+}
+
 #[test]
 fn the_untrained_network_is_the_file_that_the_demo_manifest_names() {
     let manifest: serde_json::Value =
@@ -75,7 +91,7 @@ fn the_untrained_network_is_the_file_that_the_demo_manifest_names() {
 
 #[test]
 fn the_demo_bundle_warms_up_and_says_what_it_is() {
-    let mut graders = load(&settings(&demo())).unwrap();
+    let mut graders = load(&eight_at_a_time(&demo())).unwrap();
     let grader = graders.first_mut().unwrap();
     grader.warm_up().unwrap();
     let identity = grader.identity();
@@ -88,7 +104,7 @@ fn the_demo_bundle_warms_up_and_says_what_it_is() {
 
 #[test]
 fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
-    let mut graders = load(&settings(&demo())).unwrap();
+    let mut graders = load(&eight_at_a_time(&demo())).unwrap();
     let grader = graders.first_mut().unwrap();
     let pictures: Vec<Picture> = (0..8).map(picture).collect();
     let all: Vec<&Picture> = pictures.iter().collect();
@@ -102,6 +118,16 @@ fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
     let first = &batch_of_8[0].as_ref().unwrap().heads.exp.probabilities;
     let last = &batch_of_8[7].as_ref().unwrap().heads.exp.probabilities;
     assert_ne!(first, last, "the network sees a difference between pictures");
+}
+
+#[test]
+fn a_network_that_looks_across_its_batch_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |manifest| manifest["files"]["embedding"]["max_batch_frames"] = 64.into());
+    for batch_sizes in [vec![1, 2], vec![8]] {
+        let error = refusal(&ModelSettings { batch_sizes, ..settings(folder.path()) });
+        assert!(error.contains("warm-up on cpu") && error.contains("max_batch_frames"), "{error}");
+    }
 }
 
 #[test]
@@ -164,20 +190,11 @@ impl WeightSource for OnlyNan {
 }
 
 #[test]
-fn an_answer_that_is_not_a_number_is_no_grade_and_fails_the_warm_up() {
+fn a_model_whose_answers_are_not_numbers_fails_its_warm_up() {
     let folder = tempfile::tempdir().unwrap();
-    let data = multitask_onnx(&mut OnlyNan("te.bias"), &[]);
-    fs::write(folder.path().join("multitask.onnx"), &data).unwrap();
-    changed(folder.path(), |manifest| {
-        let file = &mut manifest["files"]["multitask"];
-        file["sha256"] = hex::encode(Sha256::digest(&data)).into();
-        file["bytes"] = data.len().into();
-        file.as_object_mut().unwrap().remove("generated");
-    });
-    let mut graders = load(&settings(folder.path())).unwrap();
-    let batch = graders[0].grade(&[&picture(0), &picture(1)]).unwrap();
-    assert_eq!(batch.opinions, [Err(NotFinite), Err(NotFinite)]);
-    assert!(graders[0].warm_up().unwrap_err().to_string().contains("not finite"));
+    with_networks(folder.path(), &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), &[]))]);
+    let error = refusal(&settings(folder.path()));
+    assert!(error.contains("warm-up on cpu") && error.contains("not finite"), "{error}");
 }
 
 /// The three channel means of the picture, `[b, 3]`: the start of a network small enough for a test.
@@ -195,42 +212,54 @@ fn constant(graph: &mut GraphBuilder, name: &str, means: &Tensor, width: usize, 
     graph.output(&output, &[BATCH, Dim::Fixed(width)]);
 }
 
-#[test]
-fn an_embedding_that_is_not_a_number_is_no_grade_even_if_the_next_network_hides_it() {
-    let mut graph = GraphBuilder::new("embedding_of_nan");
-    let means = channel_means(&mut graph);
-    constant(&mut graph, "embedding", &means, 384, f32::NAN);
-    let embedding = graph.finish(&[]);
+/// The channel means of most pictures; not numbers, for a black one.
+fn square_roots(graph: &mut GraphBuilder, means: &Tensor) -> Tensor {
+    // Normalised, black is -2.1, -2.0 and -1.8.
+    let lift = graph.weight("lift", &[1, 3], &[1.7; 3]);
+    let lifted = graph.node("lifted", "Add", &[means, &lift], &[]);
+    graph.node("square_roots", "Sqrt", &[&lifted], &[])
+}
 
+fn small_embedding(is_nan_for_black: bool) -> Vec<u8> {
+    let mut graph = GraphBuilder::new("small_embedding");
+    let means = channel_means(&mut graph);
+    let from = if is_nan_for_black { square_roots(&mut graph, &means) } else { means };
+    constant(&mut graph, "embedding", &from, 384, 0.0);
+    graph.finish(&[])
+}
+
+fn small_multitask(te_is_nan_for_black: bool) -> Vec<u8> {
     let mut graph = GraphBuilder::new("grades_without_embedding");
     let means = channel_means(&mut graph);
     graph.input("embedding", &[BATCH, Dim::Fixed(384)]);
-    for (head, classes) in [("exp", 6), ("icm", 3), ("te", 3), ("shared", 4)] {
+    for (head, classes) in [("exp", 6), ("icm", 3), ("shared", 4)] {
         constant(&mut graph, head, &means, classes, 0.0);
     }
-    let multitask = graph.finish(&[]);
+    let from = if te_is_nan_for_black { square_roots(&mut graph, &means) } else { means };
+    constant(&mut graph, "te", &from, 3, 0.0);
+    graph.finish(&[])
+}
 
-    let folder = tempfile::tempdir().unwrap();
-    changed(folder.path(), |manifest| {
-        for (role, data) in [("embedding", &embedding), ("multitask", &multitask)] {
-            let file = manifest["files"][role].as_object_mut().unwrap();
-            let path = format!("{role}_of_test.onnx");
-            fs::write(folder.path().join(&path), data).unwrap();
-            file.insert("path".to_owned(), path.into());
-            file.insert("sha256".to_owned(), hex::encode(Sha256::digest(data)).into());
-            file.insert("bytes".to_owned(), data.len().into());
-            file.remove("generated");
-        }
-    });
-    let mut graders = load(&settings(folder.path())).unwrap();
-    assert_eq!(graders[0].grade(&[&picture(0)]).unwrap().opinions, [Err(NotFinite)]);
+/// Even if it is the embedding and the next network hides it.
+#[test]
+fn an_answer_that_is_not_a_number_is_no_grade_and_spares_the_rest_of_the_batch() {
+    for (embedding_is_nan, te_is_nan) in [(true, false), (false, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (embedding, multitask) = (small_embedding(embedding_is_nan), small_multitask(te_is_nan));
+        with_networks(folder.path(), &[("embedding", &embedding), ("multitask", &multitask)]);
+        let mut graders = load(&settings(folder.path())).unwrap();
+        let black = Picture::new(SIDE_PX, vec![0; SIDE_PX * SIDE_PX]).unwrap();
+        let opinions = graders[0].grade(&[&black, &picture(0)]).unwrap().opinions;
+        assert_eq!(opinions[0], Err(NotFinite));
+        assert!(opinions[1].is_ok(), "{:?}", opinions[1]);
+    }
 }
 
 #[test]
 fn too_many_frames_and_pictures_of_another_size_are_refused() {
     let mut graders = load(&settings(&demo())).unwrap();
     let one = picture(0);
-    assert!(graders[0].grade(&[&one; 9]).unwrap_err().to_string().contains("batch of 9"));
+    assert!(graders[0].grade(&[&one; 3]).unwrap_err().to_string().contains("batch of 3"));
     assert!(graders[0].grade(&[]).is_err());
     let small = Picture::new(8, vec![0; 64]).unwrap();
     assert!(graders[0].grade(&[&small]).unwrap_err().to_string().contains("8 pixels"));
@@ -301,6 +330,43 @@ fn a_changed_or_missing_file_is_refused_by_name() {
 }
 
 #[test]
+fn a_network_with_weights_in_another_file_is_refused_by_name() {
+    let mut graph = GraphBuilder::new("embedding");
+    let means = channel_means(&mut graph);
+    constant(&mut graph, "embedding", &means, 384, 0.0);
+    let mut data = graph.finish(&[]);
+    // One more `graph.initializer` { name: "far", data_location: EXTERNAL }: protobuf messages merge
+    // when their bytes are joined.
+    data.extend(b"\x3a\x09\x2a\x07\x42\x03far\x70\x01");
+    let folder = tempfile::tempdir().unwrap();
+    with_networks(folder.path(), &[("embedding", &data)]);
+    let error = Bundle::open(folder.path(), Path::new("")).unwrap_err().to_string();
+    assert!(error.contains("embedding_of_test.onnx") && error.contains("another file"), "{error}");
+}
+
+#[test]
+fn a_network_that_says_it_is_untrained_cannot_pass_as_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    with_networks(folder.path(), &[("multitask", &untrained_multitask(demo_seed()))]);
+    assert!(Bundle::open(folder.path(), Path::new("")).is_ok());
+    let path = folder.path().join("manifest.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    fs::write(&path, manifest.replace("\"untrained\":true", "\"untrained\":false")).unwrap();
+    let error = Bundle::open(folder.path(), Path::new("")).unwrap_err().to_string();
+    assert!(error.contains("multitask_of_test.onnx") && error.contains("untrained"), "{error}");
+}
+
+#[test]
+fn what_is_loaded_is_what_was_verified_even_if_the_file_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    changed(folder.path(), |_| {});
+    let bundle = Bundle::open(folder.path(), Path::new("")).unwrap();
+    fs::write(bundle.embedding().path(), b"another network").unwrap();
+    let loaded = hex::encode(Sha256::digest(bundle.embedding().data()));
+    assert_eq!(loaded, bundle.manifest().files.embedding.sha256);
+}
+
+#[test]
 fn a_seed_that_makes_another_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     changed(folder.path(), |manifest| manifest["files"]["multitask"]["generated"]["seed"] = 99.into());
@@ -312,7 +378,7 @@ fn a_seed_that_makes_another_file_is_refused() {
 #[test]
 fn a_damaged_generated_network_is_made_again_by_everybody_at_once() {
     let cache = tempfile::tempdir().unwrap();
-    let path = Bundle::open(&demo(), cache.path()).unwrap().multitask().to_owned();
+    let path = Bundle::open(&demo(), cache.path()).unwrap().multitask().path().to_owned();
     let good = fs::read(&path).unwrap();
     fs::write(&path, b"cut off").unwrap();
     std::thread::scope(|scope| {

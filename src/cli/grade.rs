@@ -46,7 +46,9 @@ pub(super) async fn run(config: Config, args: GradeArgs, stop: CancellationToken
 }
 
 fn grade(mut config: Config, args: &GradeArgs) -> anyhow::Result<()> {
+    // One image at a time: no other batch size needs to be warmed.
     config.model.graders = 1;
+    config.model.batch_sizes = vec![1];
     let mut graders = crate::model::load_graders(&config.model)?;
     let grader = graders.first_mut().context("no grader was loaded")?.as_mut();
     let identity = grader.identity().clone();

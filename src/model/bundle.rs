@@ -1,13 +1,16 @@
 //! A model bundle on disk: its manifest and two networks, each verified before it is used.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use super::cache::{cache_dir, sha256_of, write_whole};
+use super::cache::{cache_dir, remove_unfinished, write_whole};
+use super::inspect::inspect;
 use super::manifest::{Generated, Manifest, ModelFile};
 use super::untrained::untrained_multitask;
 use crate::domain::ModelIdentity;
@@ -15,19 +18,49 @@ use crate::domain::ModelIdentity;
 /// Longest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// A verified bundle.
-#[derive(Debug, Clone)]
+/// Writing a generated network takes a second; what is unfinished after this will never be whole.
+const UNFINISHED_AGE: Duration = Duration::from_secs(600);
+
+/// A verified bundle. Holds both networks in memory: drop it once they are loaded.
+#[derive(Debug)]
 pub struct Bundle {
     manifest: Manifest,
     digest: String,
-    embedding: PathBuf,
-    multitask: PathBuf,
+    embedding: Network,
+    multitask: Network,
+}
+
+/// A verified network: the bytes that were verified are the bytes that are run, whatever happens to
+/// the file in the meantime.
+pub struct Network {
+    path: PathBuf,
+    data: Vec<u8>,
+}
+
+impl Network {
+    /// Where it was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The ONNX file.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Network").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Bundle {
     /// Reads the manifest in `dir` and verifies every file it names. A network that the manifest
-    /// says is generated is made in the cache folder when it is not there yet; see [`cache_dir`]
-    /// for what an empty `cache` means.
+    /// says is generated is made in the cache folder when it is not there yet. An empty `cache` is
+    /// `$XDG_CACHE_HOME/memebg` or `~/.cache/memebg`.
     ///
     /// # Errors
     /// [`ModelError::Bundle`] naming the file and what is wrong with it, or [`ModelError::Cache`].
@@ -40,6 +73,14 @@ impl Bundle {
             None => stored(dir, &manifest.files.multitask)?,
             Some(from) => generated(&path, cache, &manifest.files.multitask, from)?,
         };
+        for network in [&embedding, &multitask] {
+            let wrong = |reason: String| ModelError::bundle(&network.path, reason);
+            let description = inspect(&network.data).map_err(wrong)?;
+            if description.untrained && !manifest.untrained {
+                let reason = "its metadata say that it is untrained, the manifest says untrained = false";
+                return Err(wrong(reason.to_owned()));
+            }
+        }
         if manifest.untrained {
             tracing::warn!(
                 bundle = %manifest.name,
@@ -56,15 +97,15 @@ impl Bundle {
         &self.manifest
     }
 
-    /// The verified file of the embedding model.
+    /// The embedding model.
     #[must_use]
-    pub fn embedding(&self) -> &Path {
+    pub fn embedding(&self) -> &Network {
         &self.embedding
     }
 
-    /// The verified file of the multitask model.
+    /// The multitask model.
     #[must_use]
-    pub fn multitask(&self) -> &Path {
+    pub fn multitask(&self) -> &Network {
         &self.multitask
     }
 
@@ -91,22 +132,28 @@ fn read_capped(path: &Path) -> Result<Vec<u8>, ModelError> {
     Ok(json)
 }
 
-fn stored(dir: &Path, file: &ModelFile) -> Result<PathBuf, ModelError> {
+fn stored(dir: &Path, file: &ModelFile) -> Result<Network, ModelError> {
     let path = dir.join(&file.path);
-    verify(&path, file).map_err(|reason| ModelError::bundle(&path, reason))?;
-    Ok(path)
+    let data = read_verified(&path, file).map_err(|reason| ModelError::bundle(&path, reason))?;
+    Ok(Network { path, data })
 }
 
-fn verify(path: &Path, file: &ModelFile) -> Result<(), String> {
-    let length = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
+/// The bytes of a file that has the length and the digest of the manifest.
+fn read_verified(path: &Path, file: &ModelFile) -> Result<Vec<u8>, String> {
+    let unreadable = |error| format!("cannot be read: {error}");
+    let wrong_length = |length: u64| format!("has {length} bytes, the manifest says {}", file.bytes);
+    // Looked at first, so that no memory is taken for a length that is only claimed.
+    let length = fs::metadata(path).map_err(unreadable)?.len();
     if length != file.bytes {
-        return Err(format!("has {length} bytes, the manifest says {}", file.bytes));
+        return Err(wrong_length(length));
     }
-    let sha256 = sha256_of(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut data = Vec::with_capacity(usize::try_from(length).map_err(|_| wrong_length(length))?);
+    File::open(path).and_then(|open| open.take(length).read_to_end(&mut data)).map_err(unreadable)?;
+    let sha256 = hex::encode(Sha256::digest(&data));
     if sha256 != file.sha256 {
         return Err(format!("has sha256 {sha256}, the manifest says {}", file.sha256));
     }
-    Ok(())
+    Ok(data)
 }
 
 /// The name in the cache is the digest, so bundles share what is equal and never meet what is not.
@@ -115,24 +162,29 @@ fn generated(
     cache: &Path,
     file: &ModelFile,
     from: &Generated,
-) -> Result<PathBuf, ModelError> {
+) -> Result<Network, ModelError> {
     let folder = cache_dir(cache)?.join("models");
     let path = folder.join(format!("{}.onnx", file.sha256));
-    if verify(&path, file).is_ok() {
-        return Ok(path);
+    if let Ok(data) = read_verified(&path, file) {
+        return Ok(Network { path, data });
     }
     tracing::info!(seed = from.seed, path = %path.display(), "generating the untrained multitask network");
     let data = untrained_multitask(from.seed);
     let sha256 = hex::encode(Sha256::digest(&data));
-    if sha256 != file.sha256 {
+    if sha256 != file.sha256 || data.len() as u64 != file.bytes {
         let reason = format!(
-            "seed {} makes a {} with sha256 {sha256}, the manifest says {}; it was written for another version",
-            from.seed, file.path, file.sha256
+            "seed {} makes a {} of {} bytes with sha256 {sha256}, the manifest says {} bytes and {}; \
+             it was written for another version",
+            from.seed,
+            file.path,
+            data.len(),
+            file.bytes,
+            file.sha256
         );
         return Err(ModelError::bundle(manifest, reason));
     }
     fs::create_dir_all(&folder).map_err(|error| ModelError::cache(&folder, error))?;
+    remove_unfinished(&folder, UNFINISHED_AGE);
     write_whole(&path, &data).map_err(|error| ModelError::cache(&folder, error))?;
-    verify(&path, file).map_err(|reason| ModelError::bundle(&path, reason))?;
-    Ok(path)
+    Ok(Network { path, data })
 }

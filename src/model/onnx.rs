@@ -6,7 +6,7 @@
 use prost::Message;
 
 /// Opset of the standard operators.
-pub const OPSET: i64 = 17;
+const OPSET: i64 = 17;
 /// Version of the file format that goes with [`OPSET`].
 const IR_VERSION: i64 = 8;
 /// `TensorProto.DataType`.

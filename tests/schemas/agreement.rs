@@ -22,7 +22,7 @@ fn assert_agreement(event: &Value) {
 }
 
 /// Values at and beyond the edge of what some field takes.
-fn edge_values() -> Vec<Value> {
+pub(super) fn edge_values() -> Vec<Value> {
     let mut values =
         vec![json!(null), json!(true), json!([]), json!({}), json!(["IVF"]), json!({ "IVF": null })];
     for number in [
@@ -182,7 +182,7 @@ fn fields(event: &Value) -> Vec<String> {
 }
 
 /// Sets a field, or deletes it. Does nothing where the object around it is gone.
-fn change(event: &mut Value, pointer: &str, value: Option<&Value>) {
+pub(super) fn change(event: &mut Value, pointer: &str, value: Option<&Value>) {
     let (parent, name) = pointer.rsplit_once('/').unwrap();
     let Some(Value::Object(object)) = event.pointer_mut(parent) else { return };
     match value {

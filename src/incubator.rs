@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use embryo::{DevelopmentStage, Embryo, Truth};
-pub use render::{JPEG_QUALITY, Renderer};
+pub use render::Renderer;
 pub use replay::{Replay, read_image, replay};
 pub use schedule::IncubatorSettings;
 pub use synthetic::Incubator;

@@ -10,7 +10,7 @@ use super::embryo::{Development, Embryo};
 use super::random::{Random, mix};
 
 /// Quality of the JPEG, as incubators store it: visible structure survives, 320 x 320 px take about 15 kB.
-pub const JPEG_QUALITY: u8 = 80;
+const JPEG_QUALITY: u8 = 80;
 
 /// Radius of the oocyte.
 const OOCYTE_UM: f32 = 57.0;

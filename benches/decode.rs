@@ -5,19 +5,19 @@
 //! `cargo bench --bench decode`
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use image::imageops::{FilterType, crop_imm, resize};
 use image::{GrayImage, ImageFormat, Luma};
 use memebg::domain::{Image, ImageLocation, MediaType};
 use memebg::pipeline::decode::{DecodeSettings, picture};
 use sha2::{Digest, Sha256};
 
+mod turns;
+
 const SIDE_PX: u32 = 500;
 const MODEL_SIDE_PX: u32 = 224;
 const ROUNDS: usize = 400;
-const WARM_UP_ROUNDS: usize = 40;
 
 fn main() -> Result<()> {
     let bytes = photograph()?;
@@ -30,7 +30,6 @@ fn main() -> Result<()> {
         height: SIDE_PX,
     };
     let limits = DecodeSettings { max_image_bytes: 1 << 20, max_pixels: 1 << 20, threads: 1 };
-    let ours = || picture(black_box(&bytes), &event, &limits, MODEL_SIDE_PX as usize);
     let image_crate = || -> Result<GrayImage> {
         let grey = image::load_from_memory_with_format(black_box(&bytes), ImageFormat::Jpeg)?.into_luma8();
         let side = grey.width().min(grey.height());
@@ -38,36 +37,17 @@ fn main() -> Result<()> {
         let square = crop_imm(&grey, left, top, side, side);
         Ok(resize(&*square, MODEL_SIDE_PX, MODEL_SIDE_PX, FilterType::Triangle))
     };
+    let ours = || picture(black_box(&bytes), &event, &limits, MODEL_SIDE_PX as usize);
+    // Once by hand: what fails is fast.
+    ours()?;
+    image_crate()?;
 
-    let (mut own_times, mut image_times) = (Vec::new(), Vec::new());
-    for round in 0..WARM_UP_ROUNDS + ROUNDS {
-        let own = time(ours)?;
-        let image = time(image_crate)?;
-        if round >= WARM_UP_ROUNDS {
-            own_times.push(own);
-            image_times.push(image);
-        }
-    }
+    let (own, image) = turns::take(ROUNDS, || drop(black_box(ours())), || drop(black_box(image_crate())));
     println!("{ROUNDS} rounds in turn, one JPEG of {SIDE_PX} x {SIDE_PX} px and {} bytes", bytes.len());
-    let own = report("memebg (verify, decode, crop, scale, measure)", own_times)?;
-    let image = report("image crate (decode, crop, scale)", image_times)?;
+    let own = turns::report("memebg (verify, decode, crop, scale, measure)", &own)?;
+    let image = turns::report("image crate (decode, crop, scale)", &image)?;
     println!("the image crate takes {:.2} times as long", image.as_secs_f64() / own.as_secs_f64());
     Ok(())
-}
-
-fn time<T, E>(work: impl Fn() -> Result<T, E>) -> Result<Duration, E> {
-    let start = Instant::now();
-    black_box(work()?);
-    Ok(start.elapsed())
-}
-
-/// Prints and returns the median.
-fn report(name: &str, mut times: Vec<Duration>) -> Result<Duration> {
-    times.sort_unstable();
-    let at = |percent: usize| times.get(times.len() * percent / 100).copied().context("no rounds");
-    let (low, median, high) = (at(10)?, at(50)?, at(90)?);
-    println!("{name:<46} median {median:>9.1?}   10-90 % {low:.1?} to {high:.1?}");
-    Ok(median)
 }
 
 /// A ring on a bright ground with the grain of a sensor, about as large as a time-lapse frame.

@@ -29,8 +29,6 @@ const DEMO: &str = include_str!("../config/demo.toml");
 const ENVIRONMENT_PREFIX: &str = "MEMEBG__";
 /// What a dead letter needs beyond the value it carries: key, original and error headers.
 const DEAD_LETTER_OVERHEAD_BYTES: usize = 64 * 1024;
-/// librdkafka's default `max.poll.interval.ms`: whoever drains longer is expelled from the group.
-const MAX_POLL_INTERVAL_MS: u64 = 300_000;
 
 /// Every option of the program.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -154,6 +152,12 @@ impl Config {
                 }
             }
         }
+        for prefix in &mut shown.fetch.allowed_uri_prefixes {
+            let with_user = |url: url::Url| !url.username().is_empty() || url.password().is_some();
+            if url::Url::parse(prefix).is_ok_and(with_user) {
+                "<redacted>".clone_into(prefix);
+            }
+        }
         toml::to_string(&shown)
     }
 
@@ -238,13 +242,13 @@ impl Config {
                 "focus.max_wait_ms and batch.max_wait_ms are not below kafka.drain_timeout_ms {drain_ms}"
             ),
         )?;
+        let expelled_after_ms = kafka.max_poll_interval_ms().map_err(|error| invalid(&error))?;
         check(
-            drain_ms < telemetry.poll_timeout_seconds.saturating_mul(1_000)
-                && drain_ms < MAX_POLL_INTERVAL_MS,
+            drain_ms < telemetry.poll_timeout_seconds.saturating_mul(1_000) && drain_ms < expelled_after_ms,
             format!(
-                "kafka.drain_timeout_ms {drain_ms} is not below telemetry.poll_timeout_seconds {} and {} s",
-                telemetry.poll_timeout_seconds,
-                MAX_POLL_INTERVAL_MS / 1_000
+                "kafka.drain_timeout_ms {drain_ms} is not below telemetry.poll_timeout_seconds {} and \
+                 max.poll.interval.ms {expelled_after_ms}",
+                telemetry.poll_timeout_seconds
             ),
         )
     }
@@ -350,6 +354,8 @@ mod tests {
             ("telemetry.poll_timeout_seconds=1", "telemetry.poll_timeout_seconds"),
             ("flow.max_in_flight_frames=1", "flow.max_in_flight_frames"),
             ("kafka.properties.acks=1", "acks"),
+            ("kafka.consumer_properties.max_poll_interval_ms=15000", "max.poll.interval.ms 15000"),
+            ("kafka.properties.max_poll_interval_ms=soon", "max.poll.interval.ms"),
             ("flow.max_in_flight_bytes=0", "flow.max_in_flight_bytes"),
             ("focus.max_runs=0", "focus.max_runs"),
             ("decode.threads=1000000000000000", "decode.threads"),
@@ -365,11 +371,14 @@ mod tests {
 
     #[test]
     fn secrets_are_never_printed() {
-        let config =
-            load(&["kafka.properties.sasl_password=hunter", "kafka.properties.sasl_username=memebg"], &[])
-                .unwrap();
+        let set = [
+            "kafka.properties.sasl_password=hunter",
+            "kafka.properties.sasl_username=memebg",
+            r#"fetch.allowed_uri_prefixes=["https://memebg:hunter@host.example/frames", "s3://frames"]"#,
+        ];
+        let config = load(&set, &[]).unwrap();
         let shown = config.redacted().unwrap();
         assert!(!shown.contains("hunter") && shown.contains("<redacted>"), "{shown}");
-        assert!(shown.contains("sasl_username = \"memebg\""), "{shown}");
+        assert!(shown.contains("sasl_username = \"memebg\"") && shown.contains("s3://frames"), "{shown}");
     }
 }

@@ -106,6 +106,8 @@ impl Error {
     }
 }
 
+const LIBRDKAFKA_MAX_POLL_INTERVAL_MS: u64 = 300_000;
+
 /// Older names of properties; librdkafka takes both, and which one would win is not defined.
 const ALIASES: &[(&str, &str)] = &[
     ("auto.commit.enable", "enable.auto.commit"),
@@ -147,6 +149,19 @@ impl KafkaSettings {
             }
         }
         Ok(())
+    }
+
+    /// After how long without a poll the group expels a consumer, milliseconds.
+    ///
+    /// # Errors
+    /// When the property is set to something that is no number.
+    pub fn max_poll_interval_ms(&self) -> Result<u64, Error> {
+        const PROPERTY: &str = "max.poll.interval.ms";
+        let set = self.properties.iter().chain(&self.consumer_properties);
+        let set = set.rev().find(|(property, _)| canonical(property) == PROPERTY);
+        set.map_or(Ok(LIBRDKAFKA_MAX_POLL_INTERVAL_MS), |(_, value)| {
+            value.parse().map_err(|_| Error::Settings(format!("kafka property {PROPERTY} is not a number")))
+        })
     }
 
     fn client(&self, own: &BTreeMap<String, String>) -> Result<ClientConfig, Error> {

@@ -111,8 +111,9 @@ impl Memebg {
 
     /// Sends `TERM` or another signal, by the name that `kill` knows.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill can be run").success(), "no process to send {name} to:\n{}", self.log());
+        // The shell's own `kill`: the program of that name is not on every machine.
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -s {name} {}", self.child.id())).status();
+        assert!(sent.expect("a shell can be run").success(), "no process to send {name} to:\n{}", self.log());
     }
 
     /// Waits for its end, and for the last word of its log.

@@ -82,8 +82,9 @@ impl GradeSink for KafkaSink {
             };
             let mut whole = letter(with_original_headers(&raw, reasons.clone()));
             (whole.key, whole.payload) = (raw.key.as_deref(), raw.value.as_deref());
-            let Err(SinkError::TooLarge(error)) = send(&producer, whole).await else {
-                return Ok(());
+            let error = match send(&producer, whole).await {
+                Err(SinkError::TooLarge(error)) => error,
+                sent => return sent,
             };
             // The original stays where the headers say it is. That there was one must not be lost, and a
             // letter that never fits would stop the service at the same frame for ever.
@@ -136,5 +137,33 @@ async fn send<K: rdkafka::message::ToBytes + ?Sized, V: rdkafka::message::ToByte
             ))
         }
         Err((error, _)) => Err(SinkError::NotConfirmed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::RejectionCode;
+    use crate::pipeline::message::Position;
+
+    #[tokio::test]
+    async fn a_dead_letter_that_the_broker_does_not_confirm_is_not_done() {
+        let mut settings = crate::kafka::tests::settings();
+        // Nobody listens there.
+        "127.0.0.1:1".clone_into(&mut settings.brokers);
+        settings.delivery_timeout_ms = 100;
+        let sink = KafkaSink::new(&settings).unwrap();
+        let raw = RawMessage {
+            topic: Arc::from("frames"),
+            position: Position { partition: 0, offset: 0 },
+            key: None,
+            value: Some(b"{".to_vec()),
+            headers: Vec::new(),
+            timestamp_ms: None,
+        };
+        let rejected = sink.reject(&raw, &Rejection::new(RejectionCode::InvalidJson, "not JSON")).await;
+        assert!(matches!(rejected, Err(SinkError::NotConfirmed(_))), "{rejected:?}");
     }
 }

@@ -16,6 +16,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
 use serde::{Deserialize, Serialize};
 
 /// Where the cluster is and how the topics are called.
@@ -242,6 +243,11 @@ fn canonical(property: &str) -> String {
     let dotted = property.replace('_', ".");
     let alias = ALIASES.iter().find(|(alias, _)| *alias == dotted);
     alias.map_or(dotted, |(_, name)| (*name).to_owned())
+}
+
+/// Adds text headers to those that are there.
+fn with_headers(headers: OwnedHeaders, added: &[(&str, &str)]) -> OwnedHeaders {
+    added.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }))
 }
 
 /// Forwards a log line of librdkafka. That a connection failed comes as an error too, see [`ErrorLog`].

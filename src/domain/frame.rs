@@ -307,16 +307,22 @@ impl<'a> FrameEvent<'a> {
         Ok(Clocks { captured_at, insemination_time, hpi })
     }
 
+    /// What makes it the same frame as another.
+    #[must_use]
+    pub fn id(&self) -> FrameId {
+        FrameId {
+            embryo_id: self.embryo_id.clone().into_owned(),
+            run: self.run,
+            focal_plane_index: self.focal_plane_index,
+        }
+    }
+
     /// The owned description of a validated frame.
     #[must_use]
     pub fn to_frame(&self, clocks: Clocks) -> Frame {
         let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.clone().into_owned());
         Frame {
-            id: FrameId {
-                embryo_id: self.embryo_id.clone().into_owned(),
-                run: self.run,
-                focal_plane_index: self.focal_plane_index,
-            },
+            id: self.id(),
             site_id: self.site_id.clone().into_owned(),
             instrument: self.instrument.clone(),
             slide_id: owned(&self.slide_id),

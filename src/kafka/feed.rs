@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, ErrorLog, KafkaSettings, LogContext};
+use super::{Error, ErrorLog, KafkaSettings, LogContext, with_headers};
 use crate::domain::FRAME_EVENT_TYPE;
 
 /// Longest sleep before a stop is noticed.
@@ -112,16 +112,14 @@ fn send(
         sent.unconfirmed_bytes += bytes;
     }
     let id = format!("{}/{}", frame.embryo_id, lock(sent).number);
-    let mut headers = OwnedHeaders::new_with_capacity(5);
-    for (key, value) in [
+    let attributes = [
         ("ce_specversion", "1.0"),
         ("ce_type", FRAME_EVENT_TYPE),
         ("ce_source", "/memebg/incubator"),
         ("ce_id", id.as_str()),
         ("content-type", "application/json"),
-    ] {
-        headers = headers.insert(Header { key, value: Some(value) });
-    }
+    ];
+    let headers = with_headers(OwnedHeaders::new_with_capacity(5), &attributes);
     let mut record = BaseRecord::with_opaque_to(topic, bytes)
         .key(frame.embryo_id.as_bytes())
         .payload(frame.event.as_slice())

@@ -7,7 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 
-use super::{Error, KafkaSettings, LogContext};
+use super::{Error, KafkaSettings, LogContext, with_headers};
 use crate::domain::{GRADE_EVENT_TYPE, GradeEvent, Rejection};
 use crate::pipeline::message::RawMessage;
 use crate::pipeline::publish::{GradeSink, SinkError};
@@ -46,18 +46,16 @@ impl GradeSink for KafkaSink {
         event: &GradeEvent,
         traceparent: Option<&str>,
     ) -> BoxFuture<'static, Result<(), SinkError>> {
-        let mut headers = OwnedHeaders::new_with_capacity(6);
-        for (key, value) in [
+        let attributes = [
             ("ce_specversion", "1.0"),
             ("ce_type", GRADE_EVENT_TYPE),
             ("ce_source", EVENT_SOURCE),
             ("ce_id", event.id.as_str()),
             ("content-type", "application/json"),
-        ] {
-            headers = headers.insert(Header { key, value: Some(value) });
-        }
+        ];
+        let mut headers = with_headers(OwnedHeaders::new_with_capacity(6), &attributes);
         if let Some(traceparent) = traceparent {
-            headers = headers.insert(Header { key: "traceparent", value: Some(traceparent) });
+            headers = with_headers(headers, &[("traceparent", traceparent)]);
         }
         let (producer, topic) = (self.producer.clone(), self.grades_topic.clone());
         let key = event.embryo_id.clone();
@@ -90,7 +88,7 @@ impl GradeSink for KafkaSink {
             // letter that never fits would stop the service at the same frame for ever.
             tracing::warn!(error, bytes, "dead letter is sent without its value");
             let omitted = bytes.to_string();
-            let reasons = reasons.insert(Header { key: "memebg.value.omitted_bytes", value: Some(&omitted) });
+            let reasons = with_headers(reasons, &[("memebg.value.omitted_bytes", &omitted)]);
             let mut short = letter(with_original_headers(&raw, reasons.clone()));
             short.key = raw.key.as_deref();
             match send(&producer, short).await {
@@ -103,8 +101,7 @@ impl GradeSink for KafkaSink {
 
 /// Kafka Connect's names for what went wrong (KIP-298).
 fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
-    let mut headers = OwnedHeaders::new_with_capacity(8);
-    for (key, value) in [
+    let reasons = [
         ("__connect.errors.topic", raw.topic.as_ref()),
         ("__connect.errors.partition", &raw.position.partition.to_string()),
         ("__connect.errors.offset", &raw.position.offset.to_string()),
@@ -112,10 +109,8 @@ fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
         ("__connect.errors.exception.class.name", "memebg::domain::Rejection"),
         ("__connect.errors.exception.message", &rejection.message),
         ("memebg.error.code", rejection.code.as_str()),
-    ] {
-        headers = headers.insert(Header { key, value: Some(value) });
-    }
-    headers
+    ];
+    with_headers(OwnedHeaders::new_with_capacity(8), &reasons)
 }
 
 fn with_original_headers(raw: &RawMessage, reasons: OwnedHeaders) -> OwnedHeaders {

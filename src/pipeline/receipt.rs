@@ -136,14 +136,14 @@ impl SharedLedger {
     /// Whether the source must stop delivering.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.fills(1)
+        self.fills(&self.lock(), 1)
     }
 
     /// Waits until no more than half of what is allowed is under way, or until `timeout`. Returns
     /// whether there is room.
     #[must_use]
     pub fn wait_for_room(&self, timeout: Duration) -> bool {
-        self.wait_until(Instant::now() + timeout, |state| !self.fills_state(state, 2))
+        self.wait_until(Instant::now() + timeout, |state| !self.fills(state, 2))
     }
 
     /// Frames between being received and being settled, of all epochs.
@@ -200,11 +200,8 @@ impl SharedLedger {
         }
     }
 
-    fn fills(&self, divisor: usize) -> bool {
-        self.fills_state(&self.lock(), divisor)
-    }
-
-    fn fills_state(&self, state: &State, divisor: usize) -> bool {
+    /// Whether a part, one in `divisor`, of what is allowed is under way.
+    fn fills(&self, state: &State, divisor: usize) -> bool {
         let settings = &self.shared.settings;
         state.in_flight_frames >= settings.max_in_flight_frames.div_ceil(divisor)
             || state.in_flight_bytes >= settings.max_in_flight_bytes.div_ceil(divisor)

@@ -103,7 +103,7 @@ impl Selector {
         }
         let spacing = self.settings.spacing_minutes;
         let memory = self.memory_of(partition, epoch);
-        let key = (frame_id(event), event.image.sha256.to_string());
+        let key = (event.id(), event.image.sha256.to_string());
         if memory.frames.contains(&key) {
             return Decision::Skip(SkipReason::Duplicate);
         }
@@ -152,14 +152,6 @@ impl Selector {
             memory.last_run.pop_lru();
         }
         memory
-    }
-}
-
-fn frame_id(event: &FrameEvent<'_>) -> FrameId {
-    FrameId {
-        embryo_id: event.embryo_id.to_string(),
-        run: event.run,
-        focal_plane_index: event.focal_plane_index,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of Kafka, ONNX or HTTP; serde is the only framework in sight.
 
+mod annotation;
 mod frame;
 mod grade;
 mod grade_event;
@@ -10,6 +11,7 @@ mod picture;
 mod rejection;
 mod wire;
 
+pub use annotation::{DevelopmentStage, Label, LabelProblem, Truth};
 pub use frame::{
     Clocks, FRAME_EVENT_TYPE, FocalPlane, Frame, FrameEvent, FrameId, Image, ImageEvent, ImageLocation,
     InseminationMethod, Instrument, MediaType, Text, TimeZeroSource,

@@ -9,6 +9,7 @@ mod blastocyst;
 mod canvas;
 mod embryo;
 mod event;
+mod labelled;
 mod random;
 mod render;
 mod replay;
@@ -18,7 +19,10 @@ mod synthetic;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use embryo::{DevelopmentStage, Embryo, Truth};
+use crate::domain::Truth;
+
+pub use embryo::Embryo;
+pub use labelled::{LabelledPicture, LabelledSet};
 pub use render::Renderer;
 pub use replay::{Replay, read_image, replay};
 pub use schedule::IncubatorSettings;

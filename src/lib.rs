@@ -33,3 +33,4 @@ pub mod model;
 pub mod pipeline;
 pub mod service;
 pub mod telemetry;
+pub mod training;

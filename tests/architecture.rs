@@ -24,17 +24,26 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("model", &["domain", "pipeline::grade"]),
     ("incubator", &["domain"]),
+    ("training", &["domain", "model"]),
     ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
-    ("cli", &["config", "domain", "incubator", "kafka", "model", "pipeline", "service", "telemetry"]),
+    (
+        "cli",
+        &["config", "domain", "incubator", "kafka", "model", "pipeline", "service", "telemetry", "training"],
+    ),
 ];
 
 /// Leaves of the pipeline that must not know each other; `pipeline.rs` and `stages.rs` join them.
 const LEAVES: &[&str] = &["batch", "decode", "fetch", "focus", "grade", "publish", "quality", "select"];
 
 /// Crates that only one part may name.
-const ONLY_IN: &[(&str, &str)] =
-    &[("rdkafka", "kafka"), ("ort", "model"), ("axum", "telemetry"), ("prometheus", "telemetry")];
+const ONLY_IN: &[(&str, &str)] = &[
+    ("rdkafka", "kafka"),
+    ("ort", "model"),
+    ("axum", "telemetry"),
+    ("prometheus", "telemetry"),
+    ("burn", "training"),
+];
 
 /// A source file: its part (`kafka`), its path below `src` and its text without comments and strings.
 struct Source {

@@ -9,11 +9,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::incubate::{self, IncubateArgs};
+use super::incubate;
 use super::view::View;
 use crate::config::Config;
-use crate::domain::{GradeEvent, ModelIdentity};
-use crate::incubator::Truth;
+use crate::domain::{GradeEvent, ModelIdentity, Truth};
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::feed::{FeedProgress, feed};
 use crate::kafka::tail;
@@ -107,9 +106,8 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
         (&config.kafka.dead_letters_topic, 1),
     ])?;
     broker.bootstrap_servers().clone_into(&mut config.kafka.brokers);
-    let incubate =
-        IncubateArgs { images: args.images.clone(), labels: args.labels.clone(), seconds: args.seconds };
-    let (frames, truths) = incubate::frames(&config.incubator, &incubate)?;
+    let (frames, truths) =
+        incubate::frames(&config.incubator, args.images.as_deref(), args.labels.as_deref())?;
     if !args.json {
         println!("embedded Kafka at {}; loading the models", broker.bootstrap_servers());
     }

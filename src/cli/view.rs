@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::domain::{GradeEvent, GradeStatus, gardner};
-use crate::incubator::Truth;
+use crate::domain::{GradeEvent, GradeStatus, Truth, gardner};
 use crate::telemetry::metrics::{Metrics, Totals};
 
 /// Without a terminal, how often the status line is printed.

@@ -1,10 +1,8 @@
 //! A virtual embryo: from one seed its whole course over six days, and what an embryologist would
 //! call it at any hour.
 
-use serde::Serialize;
-
 use super::random::{Random, mix};
-use crate::domain::{Expansion, Letter};
+use crate::domain::{DevelopmentStage, Expansion, Letter, Truth};
 
 /// Hours post insemination at which an average embryo reaches 2, 3, ... 8 cells, compaction done and
 /// the first cavity (t2 ... t8, tM, tSB of the time-lapse literature).
@@ -14,33 +12,6 @@ const MORULA_HPI: f32 = 86.0;
 const CAVITY_HPI: f32 = 102.0;
 /// Hours from the first cavity to expansion 1, 2, ... 6 of an average embryo.
 const EXPANSION_HOURS: [f32; 6] = [0.0, 4.0, 8.0, 13.0, 21.0, 29.0];
-
-/// Coarse stage of development.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DevelopmentStage {
-    /// One cell.
-    Zygote,
-    /// Two cells or more, each with its own outline.
-    Cleavage,
-    /// Cells compacting or compacted into one mass.
-    Morula,
-    /// A cavity is visible.
-    Blastocyst,
-}
-
-/// What a photograph shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Truth {
-    /// Stage.
-    pub stage: DevelopmentStage,
-    /// Expansion, of a blastocyst.
-    pub exp: Option<Expansion>,
-    /// Inner cell mass, from expansion 3.
-    pub icm: Option<Letter>,
-    /// Trophectoderm, from expansion 3.
-    pub te: Option<Letter>,
-}
 
 /// How far an embryo has come: what [`super::Renderer`] draws.
 #[derive(Debug, Clone, Copy, PartialEq)]

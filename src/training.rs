@@ -1,0 +1,31 @@
+//! The training room: from labelled pictures to a bundle, and to figures that say how good it is.
+//!
+//! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
+//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`report`] shows
+//! it all. These need no training stack. What does is behind the cargo feature `train`.
+
+pub mod data;
+
+pub use data::{LabelledImages, Sample};
+
+use crate::domain::{Head, Truth};
+
+/// What a network says of one picture on one head, and what the label says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Index of the true class.
+    pub truth: usize,
+    /// Logits in class order, before any temperature.
+    pub logits: Vec<f32>,
+}
+
+/// The true class of a head as an index into its classes; `None` where the label has no grade.
+#[must_use]
+pub fn class_index(truth: &Truth, head: Head) -> Option<usize> {
+    let letter = match head {
+        Head::Exp => return truth.exp.map(|exp| usize::from(u8::from(exp)) - 1),
+        Head::Icm => truth.icm,
+        Head::Te => truth.te,
+    };
+    letter.map(|letter| letter as usize)
+}

@@ -10,7 +10,6 @@ mod canvas;
 mod embryo;
 mod event;
 mod labelled;
-mod random;
 mod render;
 mod replay;
 mod schedule;
@@ -20,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::Truth;
+use crate::random;
 
 pub use embryo::Embryo;
 pub use labelled::{LabelledPicture, LabelledSet};

@@ -31,6 +31,7 @@ pub mod incubator;
 pub mod kafka;
 pub mod model;
 pub mod pipeline;
+pub mod random;
 pub mod service;
 pub mod telemetry;
 pub mod training;

@@ -29,3 +29,45 @@ pub fn class_index(truth: &Truth, head: Head) -> Option<usize> {
     };
     letter.map(|letter| letter as usize)
 }
+
+#[cfg(feature = "train")]
+pub mod augment;
+#[cfg(feature = "train")]
+pub mod finetune;
+#[cfg(feature = "train")]
+pub mod fit;
+#[cfg(feature = "train")]
+pub mod loss;
+#[cfg(feature = "train")]
+pub mod network;
+#[cfg(feature = "train")]
+pub mod weights;
+
+/// Why there is no trained model.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// A file of initial weights that cannot be used.
+    #[error("initial weights: {}: {reason}", path.display())]
+    Init {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The loss is no longer a number.
+    #[error("training diverged in epoch {epoch} at a learning rate of {learning_rate}: choose a lower one")]
+    Diverged {
+        /// The epoch, from 0.
+        epoch: usize,
+        /// The highest learning rate of the schedule.
+        learning_rate: f64,
+    },
+    /// A file could not be written.
+    #[error("{} cannot be written: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
+}

@@ -23,8 +23,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("model", &["domain", "pipeline::grade"]),
-    ("incubator", &["domain"]),
-    ("training", &["domain", "model"]),
+    ("random", &[]),
+    ("incubator", &["domain", "random"]),
+    ("training", &["domain", "model", "random"]),
     ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (

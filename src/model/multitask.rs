@@ -13,11 +13,11 @@ pub const SIDE_PX: usize = 224;
 /// Length of the DINOv2 ViT-S/14 embedding.
 pub const EMBEDDING_WIDTH: usize = 384;
 /// Length of the output of ResNet-18.
-const RESNET_WIDTH: usize = 512;
+pub const RESNET_WIDTH: usize = 512;
 /// Length of the embedding layer, of the projected embedding and of the shared layer.
-const SHARED_WIDTH: usize = 128;
+pub const SHARED_WIDTH: usize = 128;
 /// Channels of the four stages; each has two blocks, and all but the first halve the picture.
-const STAGES: [usize; 4] = [64, 128, 256, 512];
+pub const STAGES: [usize; 4] = [64, 128, 256, 512];
 const BATCH: Dim = Dim::Dynamic("b");
 
 /// Where the weights of the network come from.

@@ -1,0 +1,231 @@
+//! The training loop: shuffled batches, AdamW, a cosine schedule, early stopping.
+
+use burn::grad_clipping::GradientClippingConfig;
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor};
+
+use super::TrainingError;
+use crate::random::{Random, mix};
+
+/// Share of all steps in which the learning rate rises from zero.
+const WARM_UP: f64 = 0.05;
+/// Gradients of one tensor longer than this are shortened.
+const MAX_GRADIENT: f32 = 1.0;
+
+/// How to train.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Schedule {
+    /// Passes over the samples, at most.
+    pub epochs: usize,
+    /// Samples in one step.
+    pub batch: usize,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Decoupled weight decay (Loshchilov & Hutter 2019).
+    pub weight_decay: f32,
+    /// Epochs without a lower validation loss before training ends.
+    pub patience: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// Which samples do what.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// Trained on.
+    pub fit: &'a [usize],
+    /// Watched, to stop in time. Empty: the last epoch is kept.
+    pub validation: &'a [usize],
+}
+
+/// Where training stands after an epoch.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Progress {
+    /// Epochs done.
+    pub epoch: usize,
+    /// Mean training loss of the last.
+    pub loss: f64,
+    /// Validation loss after it.
+    pub validation_loss: Option<f64>,
+    /// Epoch with the lowest validation loss.
+    pub best_epoch: usize,
+    /// That loss.
+    pub best_loss: f64,
+}
+
+/// A state that training can go on from.
+pub struct Checkpoint<M> {
+    /// Where training stands.
+    pub progress: Progress,
+    /// The module after the last epoch.
+    pub module: M,
+    /// The module after the best epoch.
+    pub best: M,
+    /// The optimiser's moments.
+    pub optimizer: ModuleOptimizer,
+}
+
+/// What is asked of a module: the loss of some samples. `random` is there in training, for
+/// augmentation, and absent in validation.
+pub trait Objective<M> {
+    /// The mean loss of the samples `indices`.
+    fn loss(&self, module: &M, indices: &[usize], random: Option<&mut Random>) -> Tensor<1>;
+
+    /// Called after every epoch.
+    ///
+    /// # Errors
+    /// What ends training.
+    fn epoch_done(&mut self, checkpoint: &Checkpoint<M>) -> Result<(), TrainingError>;
+}
+
+/// The device that training runs on: the CPU, all cores.
+#[must_use]
+pub fn device() -> Device {
+    Device::flex()
+}
+
+/// The optimiser of a schedule, its moments empty.
+#[must_use]
+pub fn optimizer(schedule: &Schedule) -> ModuleOptimizer {
+    AdamWConfig::new()
+        .with_epsilon(1e-8)
+        .with_weight_decay(schedule.weight_decay)
+        .with_grad_clipping(Some(GradientClippingConfig::Norm(MAX_GRADIENT)))
+        .init()
+}
+
+/// Trains `from` on, or a module anew, and returns the module of the best epoch.
+///
+/// # Errors
+/// What [`Objective::epoch_done`] returns, or [`TrainingError::Diverged`].
+pub fn fit<M: Module>(
+    start: Start<M>,
+    schedule: &Schedule,
+    parts: Parts<'_>,
+    objective: &mut dyn Objective<M>,
+) -> Result<(M, Progress), TrainingError> {
+    // Dropout draws from the device's generator.
+    device().seed(schedule.seed);
+    let mut now = match start {
+        Start::Anew(module) => Checkpoint {
+            progress: Progress {
+                epoch: 0,
+                loss: f64::INFINITY,
+                validation_loss: None,
+                best_epoch: 0,
+                best_loss: f64::INFINITY,
+            },
+            best: module.valid(),
+            module,
+            optimizer: optimizer(schedule),
+        },
+        Start::From(checkpoint) => checkpoint,
+    };
+    let steps = parts.fit.len().div_ceil(schedule.batch);
+    while now.progress.epoch < schedule.epochs {
+        if now.progress.epoch.saturating_sub(now.progress.best_epoch) >= schedule.patience {
+            break;
+        }
+        let epoch = now.progress.epoch;
+        let mut random = Random::new(mix(&[schedule.seed, 0x66_6974, epoch as u64]));
+        let mut order = parts.fit.to_vec();
+        shuffle(&mut order, &mut random);
+        let mut module = now.module.train();
+        let mut sum = 0.0;
+        for (step, batch) in order.chunks(schedule.batch).enumerate() {
+            let loss = objective.loss(&module, batch, Some(&mut random));
+            sum += scalar(&loss) * weight(batch);
+            let gradients = GradientsParams::from_grads(loss.backward(), &module);
+            let rate = learning_rate(schedule, epoch * steps + step, schedule.epochs * steps);
+            module = now.optimizer.step(rate, module, gradients);
+        }
+        let evaluated = module.valid();
+        now.progress.epoch += 1;
+        now.progress.loss = sum / weight(&order);
+        if !now.progress.loss.is_finite() {
+            return Err(TrainingError::Diverged { epoch, learning_rate: schedule.learning_rate });
+        }
+        let losses = parts.validation.chunks(schedule.batch);
+        let validation: f64 =
+            losses.map(|batch| scalar(&objective.loss(&evaluated, batch, None)) * weight(batch)).sum();
+        now.progress.validation_loss =
+            (!parts.validation.is_empty()).then(|| validation / weight(parts.validation));
+        // Without validation every epoch is the best so far.
+        let judged = now.progress.validation_loss.unwrap_or(f64::NEG_INFINITY);
+        if judged < now.progress.best_loss || parts.validation.is_empty() {
+            (now.progress.best_loss, now.progress.best_epoch) = (judged, now.progress.epoch);
+            now.best = evaluated;
+        }
+        now.module = module;
+        objective.epoch_done(&now)?;
+    }
+    Ok((now.best, now.progress))
+}
+
+/// Where training begins.
+pub enum Start<M> {
+    /// With this module.
+    Anew(M),
+    /// Where it was interrupted.
+    From(Checkpoint<M>),
+}
+
+#[allow(clippy::cast_precision_loss, reason = "numbers of samples")]
+fn weight(samples: &[usize]) -> f64 {
+    samples.len() as f64
+}
+
+fn scalar(tensor: &Tensor<1>) -> f64 {
+    f64::from(tensor.clone().into_scalar::<f32>())
+}
+
+/// Linear warm-up, then a cosine to zero.
+#[allow(clippy::cast_precision_loss, reason = "numbers of steps")]
+fn learning_rate(schedule: &Schedule, step: usize, steps: usize) -> f64 {
+    let done = (step as f64 + 1.0) / steps.max(1) as f64;
+    let factor = if done < WARM_UP {
+        done / WARM_UP
+    } else {
+        let left = (done - WARM_UP) / (1.0 - WARM_UP);
+        0.5 * (1.0 + (std::f64::consts::PI * left).cos())
+    };
+    schedule.learning_rate * factor
+}
+
+/// Fisher-Yates.
+fn shuffle(order: &mut [usize], random: &mut Random) {
+    for index in (1..order.len()).rev() {
+        let other = usize::try_from(random.next_u64() % (index as u64 + 1)).unwrap_or(0);
+        order.swap(index, other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_rises_then_falls_to_zero() {
+        let schedule = Schedule {
+            epochs: 1,
+            batch: 1,
+            learning_rate: 0.1,
+            weight_decay: 0.0,
+            patience: 1,
+            seed: 1,
+        };
+        let rates: Vec<f64> = (0..100).map(|step| learning_rate(&schedule, step, 100)).collect();
+        let highest = rates.iter().copied().fold(0.0, f64::max);
+        assert!(rates[0] < 0.03 && (highest - 0.1).abs() < 0.001 && rates[99] < 1e-6, "{rates:?}");
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_sample() {
+        let mut order: Vec<usize> = (0..50).collect();
+        shuffle(&mut order, &mut Random::new(3));
+        assert!(!order.is_sorted());
+        order.sort_unstable();
+        assert_eq!(order, (0..50).collect::<Vec<_>>());
+    }
+}

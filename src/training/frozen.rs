@@ -1,0 +1,283 @@
+//! Training with frozen encoders: everything after them, on features computed once. Seconds.
+
+use burn::module::Module as _;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::TrainingError;
+use super::finetune::keep;
+use super::fit::{Checkpoint, Objective, Parts, Progress, Schedule, Start, device, fit};
+use super::loss::Targets;
+use super::network::{Logits, Trunk, load, shapes_of, weights_of};
+use super::weights::Weights;
+use crate::model::multitask::{EMBEDDING_WIDTH, RESNET_WIDTH};
+use crate::random::{Random, mix};
+
+/// Numbers that describe one view of one picture: ResNet features, then the DINOv2 embedding.
+pub const FEATURES: usize = RESNET_WIDTH + EMBEDDING_WIDTH;
+/// Features that vary less than this are left as they are.
+const MIN_DEVIATION: f32 = 1e-4;
+
+/// How the trunk is trained: small and regularised, for sets of a hundred pictures.
+#[must_use]
+pub fn schedule(samples: usize, seed: u64) -> Schedule {
+    // About 1,500 steps, however many samples there are.
+    let batch = 32;
+    let steps_per_epoch = samples.div_ceil(batch).max(1);
+    Schedule {
+        epochs: (1_500 / steps_per_epoch).clamp(20, 200),
+        batch,
+        learning_rate: 1e-3,
+        weight_decay: 0.05,
+        patience: 40,
+        seed,
+    }
+}
+
+/// Features of several views of every picture. View 0 is the picture as the service sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Features {
+    views: usize,
+    /// `[sample, view, 896]`
+    values: Vec<f32>,
+}
+
+impl Features {
+    /// `None` unless `values` is `[samples, views, 896]` of some samples and views.
+    #[must_use]
+    pub fn new(views: usize, values: Vec<f32>) -> Option<Self> {
+        let per_sample = views.checked_mul(FEATURES).filter(|length| *length > 0)?;
+        values.len().is_multiple_of(per_sample).then_some(Self { views, values })
+    }
+
+    /// The features of one view.
+    #[must_use]
+    pub fn row(&self, sample: usize, view: usize) -> &[f32] {
+        let first = (sample * self.views + view) * FEATURES;
+        self.values.get(first..first + FEATURES).unwrap_or_default()
+    }
+
+    /// The DINOv2 embedding of the picture as the service sees it.
+    #[must_use]
+    pub fn embedding(&self, sample: usize) -> &[f32] {
+        self.row(sample, 0).get(RESNET_WIDTH..).unwrap_or_default()
+    }
+
+    fn views_of(&self, sample: usize) -> impl Iterator<Item = &[f32]> {
+        (0..self.views).map(move |view| self.row(sample, view))
+    }
+}
+
+/// Mean and deviation of every feature.
+struct Scale {
+    mean: Vec<f32>,
+    deviation: Vec<f32>,
+}
+
+impl Scale {
+    #[allow(clippy::cast_precision_loss, reason = "numbers of samples")]
+    fn of(features: &Features, samples: &[usize]) -> Self {
+        let rows = || samples.iter().flat_map(|sample| features.views_of(*sample));
+        let count = (samples.len() * features.views).max(1) as f32;
+        let (mut mean, mut variance) = (vec![0.0; FEATURES], vec![0.0; FEATURES]);
+        for row in rows() {
+            mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += value / count);
+        }
+        for row in rows() {
+            let differences = variance.iter_mut().zip(&mean).zip(row);
+            differences.for_each(|((sum, mean), value)| *sum += (value - mean).powi(2) / count);
+        }
+        let deviation = |variance: f32| if variance.sqrt() > MIN_DEVIATION { variance.sqrt() } else { 1.0 };
+        Self { mean, deviation: variance.into_iter().map(deviation).collect() }
+    }
+
+    /// Changes the first layers so that they take features as they come.
+    fn fold(&self, weights: &mut Weights) {
+        for (name, first) in [("embedding_layer", 0), ("projection", RESNET_WIDTH)] {
+            let Some(mut weight) = weights.0.remove(&format!("{name}.weight")) else { continue };
+            let width = weight.dims.get(1).copied().unwrap_or(1).max(1);
+            let mut shifts = Vec::new();
+            for row in weight.values.chunks_mut(width) {
+                let scale = self.mean.iter().zip(&self.deviation).skip(first);
+                let mut shift = 0.0;
+                for (value, (mean, deviation)) in row.iter_mut().zip(scale) {
+                    *value /= deviation;
+                    shift += *value * mean;
+                }
+                shifts.push(shift);
+            }
+            if let Some(bias) = weights.0.get_mut(&format!("{name}.bias")) {
+                bias.values.iter_mut().zip(shifts).for_each(|(bias, shift)| *bias -= shift);
+            }
+            weights.0.insert(format!("{name}.weight"), weight);
+        }
+    }
+}
+
+struct OnFeatures<'a> {
+    features: &'a Features,
+    scale: &'a Scale,
+    targets: &'a Targets,
+}
+
+impl OnFeatures<'_> {
+    fn forward(&self, trunk: &Trunk, indices: &[usize], mut random: Option<&mut Random>) -> Logits {
+        let device = device();
+        let (mut seen, mut known) = (Vec::new(), Vec::new());
+        for index in indices {
+            let views = self.features.views as u64;
+            let view = random.as_deref_mut().map_or(0, |random| random.next_u64() % views);
+            let row = self.features.row(*index, usize::try_from(view).unwrap_or(0));
+            let scaled = row.iter().zip(&self.scale.mean).zip(&self.scale.deviation);
+            for (position, ((value, mean), deviation)) in scaled.enumerate() {
+                let branch = if position < RESNET_WIDTH { &mut seen } else { &mut known };
+                branch.push((value - mean) / deviation);
+            }
+        }
+        let samples = indices.len();
+        let keep = random.map(|random| keep(samples, random, &device));
+        trunk.forward(rows(seen, samples, &device), rows(known, samples, &device), keep)
+    }
+}
+
+impl Objective<Trunk> for OnFeatures<'_> {
+    fn loss(&self, trunk: &Trunk, indices: &[usize], random: Option<&mut Random>) -> Tensor<1> {
+        self.targets.loss(indices, self.forward(trunk, indices, random), &device())
+    }
+
+    fn epoch_done(&mut self, _: &Checkpoint<Trunk>) -> Result<(), TrainingError> {
+        Ok(())
+    }
+}
+
+fn rows(values: Vec<f32>, samples: usize, device: &Device) -> Tensor<2> {
+    let width = values.len() / samples.max(1);
+    Tensor::from_data(TensorData::new(values, [samples, width]), device)
+}
+
+/// Fits a trunk; its weights take features as they come.
+///
+/// # Errors
+/// [`TrainingError::Diverged`].
+pub fn fit_trunk(
+    features: &Features,
+    targets: &Targets,
+    parts: Parts<'_>,
+    schedule: &Schedule,
+) -> Result<(Weights, Progress), TrainingError> {
+    let device = device();
+    let trunk = Trunk::new(&device);
+    let start = Weights::random(&shapes_of(&trunk), mix(&[schedule.seed, 0x7472_756e_6b]));
+    let scale = Scale::of(features, parts.fit);
+    let mut objective = OnFeatures { features, scale: &scale, targets };
+    let (trunk, progress) = fit(Start::Anew(load(trunk, &start)), schedule, parts, &mut objective)?;
+    let mut weights = weights_of(&trunk);
+    scale.fold(&mut weights);
+    Ok((weights, progress))
+}
+
+/// Logits of EXP, ICM and TE for each of `samples`, of the picture as the service sees it.
+#[must_use]
+pub fn answers(features: &Features, weights: &Weights, samples: &[usize]) -> Vec<[Vec<f32>; 3]> {
+    let device = device();
+    let trunk = load(Trunk::new(&device), weights).valid();
+    let mut answers = Vec::with_capacity(samples.len());
+    for batch in samples.chunks(256) {
+        let part = |from: usize, to: usize| {
+            let values = batch.iter().filter_map(|sample| features.row(*sample, 0).get(from..to));
+            rows(values.flatten().copied().collect(), batch.len(), &device)
+        };
+        let logits = trunk.forward(part(0, RESNET_WIDTH), part(RESNET_WIDTH, FEATURES), None);
+        let of_head = logits.map(split_rows);
+        for row in 0..batch.len() {
+            answers.push(of_head.each_ref().map(|head| head.get(row).cloned().unwrap_or_default()));
+        }
+    }
+    answers
+}
+
+/// The rows of a matrix.
+#[must_use]
+pub fn split_rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
+    let [_, width] = matrix.dims();
+    let values = matrix.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
+    values.chunks(width.max(1)).map(<[f32]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{DevelopmentStage, Expansion, Letter, Picture, Truth};
+    use crate::training::loss::Task;
+    use crate::training::{Sample, class_index};
+    use crate::domain::Head;
+
+    /// Embryos whose second ResNet feature tells the ICM and whose first embedding value the expansion.
+    fn set(count: usize) -> (Vec<Sample>, Features) {
+        let mut random = Random::new(9);
+        let (mut samples, mut values) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (exp, icm) = (3 + index % 2, index % 3);
+            samples.push(Sample {
+                name: index.to_string(),
+                picture: Picture::new(1, vec![0]).unwrap(),
+                sha256: String::new(),
+                truth: Truth {
+                    stage: DevelopmentStage::Blastocyst,
+                    exp: Some(Expansion::try_from(u8::try_from(exp).unwrap()).unwrap()),
+                    icm: Some(Letter::ALL[icm]),
+                    te: None,
+                },
+                group: None,
+            });
+            for _ in 0..2 {
+                let mut row: Vec<f32> = (0..FEATURES).map(|_| random.about(5.0, 0.5)).collect();
+                row[1] = 40.0 * icm as f32 + random.about(0.0, 2.0);
+                row[RESNET_WIDTH] = 0.02 * exp as f32 + random.about(0.0, 0.002);
+                values.extend(row);
+            }
+        }
+        (samples, Features::new(2, values).unwrap())
+    }
+
+    fn accuracy(samples: &[Sample], features: &Features, weights: &Weights, test: &[usize], head: Head) -> f64 {
+        let answers = answers(features, weights, test);
+        let hits = test.iter().zip(answers).filter(|(sample, answer)| {
+            let logits = &answer[head as usize];
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+            best == class_index(&samples[**sample].truth, head)
+        });
+        hits.count() as f64 / test.len() as f64
+    }
+
+    #[test]
+    fn each_head_learns_what_its_labels_say_and_a_head_without_labels_disturbs_nobody() {
+        let (samples, features) = set(120);
+        let samples_ref: Vec<&Sample> = samples.iter().collect();
+        let (fit, test): (Vec<usize>, Vec<usize>) = (0..120).partition(|index| *index < 90);
+        let targets = Targets::new(&samples_ref, &fit, Task::Multi);
+        let schedule = Schedule { epochs: 40, ..schedule(90, 3) };
+        let parts = Parts { fit: &fit, validation: &[] };
+        let (weights, _) = fit_trunk(&features, &targets, parts, &schedule).unwrap();
+        let (exp, icm) = (
+            accuracy(&samples, &features, &weights, &test, Head::Exp),
+            accuracy(&samples, &features, &weights, &test, Head::Icm),
+        );
+        assert!(exp > 0.9 && icm > 0.9, "{exp} and {icm}");
+        let again = fit_trunk(&features, &targets, parts, &schedule).unwrap().0;
+        assert_eq!(weights, again, "the same seed trains the same network");
+    }
+
+    #[test]
+    fn a_single_task_trains_its_head_alone() {
+        let (samples, features) = set(120);
+        let samples_ref: Vec<&Sample> = samples.iter().collect();
+        let all: Vec<usize> = (0..120).collect();
+        let targets = Targets::new(&samples_ref, &all, Task::Single(Head::Icm));
+        let parts = Parts { fit: &all, validation: &[] };
+        let schedule = Schedule { epochs: 20, ..schedule(120, 3) };
+        let (weights, _) = fit_trunk(&features, &targets, parts, &schedule).unwrap();
+        let icm = accuracy(&samples, &features, &weights, &all, Head::Icm);
+        let exp = accuracy(&samples, &features, &weights, &all, Head::Exp);
+        assert!(icm > 0.9 && exp < 0.9, "{icm} and {exp}");
+    }
+}

@@ -1,0 +1,211 @@
+//! The multitask network in the training stack, layer by layer that of [`crate::model::multitask`].
+//!
+//! Batch normalisation is folded into the convolutions from the start and not trained: the sets are
+//! small, and so are the batches, whose statistics would say little. It also means that the network
+//! answers in training as it does when it is served.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::weights::{Weight, Weights};
+use crate::domain::{Expansion, GradeClass, Letter};
+use crate::model::multitask::{EMBEDDING_WIDTH, RESNET_WIDTH, SHARED_WIDTH, STAGES};
+
+/// Share of the shared layer that is hidden from the heads while training.
+const DROPOUT: f64 = 0.3;
+
+/// ResNet-18 without its classifier: `[b, 3, h, w]` to `[b, 512]`.
+#[derive(Module, Debug)]
+pub struct ResNet18 {
+    stem: Conv2d,
+    pool: MaxPool2d,
+    layer1: Vec<Block>,
+    layer2: Vec<Block>,
+    layer3: Vec<Block>,
+    layer4: Vec<Block>,
+}
+
+/// Two convolutions beside a skip connection.
+#[derive(Module, Debug)]
+pub struct Block {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    downsample: Option<Conv2d>,
+}
+
+/// What comes after both encoders.
+#[derive(Module, Debug)]
+pub struct Trunk {
+    embedding_layer: Linear,
+    projection: Linear,
+    fusion: Linear,
+    exp: Linear,
+    icm: Linear,
+    te: Linear,
+    dropout: Dropout,
+}
+
+/// Logits of EXP `[b, 6]`, ICM `[b, 3]` and TE `[b, 3]`.
+pub type Logits = [Tensor<2>; 3];
+
+fn convolution(channels: [usize; 2], kernel: usize, stride: usize, device: &Device) -> Conv2d {
+    let padding = kernel / 2;
+    Conv2dConfig::new(channels, [kernel, kernel])
+        .with_stride([stride, stride])
+        .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+        .init(device)
+}
+
+impl ResNet18 {
+    /// The network with whatever weights; [`load`] gives it those that count.
+    #[must_use]
+    pub fn new(device: &Device) -> Self {
+        let [first, second, third, fourth] = STAGES;
+        let stage = |channels_in: usize, channels: usize, stride: usize| {
+            vec![Block::new(channels_in, channels, stride, device), Block::new(channels, channels, 1, device)]
+        };
+        Self {
+            stem: convolution([3, first], 7, 2, device),
+            pool: MaxPool2dConfig::new([3, 3])
+                .with_strides([2, 2])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .init(),
+            layer1: stage(first, first, 1),
+            layer2: stage(first, second, 2),
+            layer3: stage(second, third, 2),
+            layer4: stage(third, fourth, 2),
+        }
+    }
+
+    /// From normalised pictures `[b, 3, h, w]` to features `[b, 512]`.
+    #[must_use]
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(relu(self.stem.forward(images)));
+        let blocks = [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().flatten();
+        let x = blocks.fold(x, |x, block| block.forward(x));
+        x.mean_dim(3).mean_dim(2).flatten(1, 3)
+    }
+}
+
+impl Block {
+    fn new(channels_in: usize, channels: usize, stride: usize, device: &Device) -> Self {
+        let differs = channels_in != channels;
+        Self {
+            conv1: convolution([channels_in, channels], 3, stride, device),
+            conv2: convolution([channels, channels], 3, 1, device),
+            downsample: differs.then(|| convolution([channels_in, channels], 1, stride, device)),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let y = self.conv2.forward(relu(self.conv1.forward(x.clone())));
+        let skip = match &self.downsample {
+            Some(shortcut) => shortcut.forward(x),
+            None => x,
+        };
+        relu(y + skip)
+    }
+}
+
+impl Trunk {
+    /// The layers with whatever weights; [`load`] gives them those that count.
+    #[must_use]
+    pub fn new(device: &Device) -> Self {
+        let linear = |width_in, width_out| LinearConfig::new(width_in, width_out).init(device);
+        Self {
+            embedding_layer: linear(RESNET_WIDTH, SHARED_WIDTH),
+            projection: linear(EMBEDDING_WIDTH, SHARED_WIDTH),
+            fusion: linear(2 * SHARED_WIDTH, SHARED_WIDTH),
+            exp: linear(SHARED_WIDTH, Expansion::ALL.len()),
+            icm: linear(SHARED_WIDTH, Letter::ALL.len()),
+            te: linear(SHARED_WIDTH, Letter::ALL.len()),
+            dropout: DropoutConfig::new(DROPOUT).init(),
+        }
+    }
+
+    /// From ResNet features `[b, 512]` and DINOv2 embeddings `[b, 384]`. `keep` `[b, 2]` multiplies
+    /// the two branches: training now and then hides one, so that neither leans on the other.
+    #[must_use]
+    pub fn forward(&self, features: Tensor<2>, embeddings: Tensor<2>, keep: Option<Tensor<2>>) -> Logits {
+        let mut seen = relu(self.embedding_layer.forward(features));
+        let mut known = relu(self.projection.forward(embeddings));
+        if let Some(keep) = keep {
+            seen = seen * keep.clone().narrow(1, 0, 1);
+            known = known * keep.narrow(1, 1, 1);
+        }
+        let shared = relu(self.fusion.forward(Tensor::cat(vec![seen, known], 1)));
+        let shared = self.dropout.forward(shared);
+        [&self.exp, &self.icm, &self.te].map(|head| head.forward(shared.clone()))
+    }
+}
+
+/// The tensors of a module by name, linear layers turned to `[out, in]`.
+#[must_use]
+pub fn weights_of<M: Module>(module: &M) -> Weights {
+    struct Reader {
+        path: Vec<String>,
+        weights: Weights,
+    }
+
+    impl ModuleVisitor for Reader {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val();
+            let tensor = if D == 2 { tensor.swap_dims(0, 1) } else { tensor };
+            let dims = tensor.dims().to_vec();
+            let values = tensor.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
+            self.weights.0.insert(self.path.join("."), Weight { dims, values });
+        }
+    }
+
+    let mut reader = Reader { path: Vec::new(), weights: Weights::default() };
+    module.visit(&mut reader);
+    reader.weights
+}
+
+/// Names and shapes of a module's tensors.
+#[must_use]
+pub fn shapes_of<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    weights_of(module).0.into_iter().map(|(name, weight)| (name, weight.dims)).collect()
+}
+
+/// The module with other weights. Tensors that `weights` lacks stay; see [`Weights::covers`].
+#[must_use]
+pub fn load<M: Module>(module: M, weights: &Weights) -> M {
+    struct Writer<'a> {
+        path: Vec<String>,
+        weights: &'a Weights,
+    }
+
+    impl ModuleMapper for Writer<'_> {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let Some(weight) = self.weights.0.get(&self.path.join(".")) else { return param };
+            param.map(|old| {
+                let data = TensorData::new(weight.values.clone(), weight.dims.clone());
+                let new = Tensor::<D>::from_data(data, &old.device());
+                if D == 2 { new.swap_dims(0, 1) } else { new }
+            })
+        }
+    }
+
+    module.map(&mut Writer { path: Vec::new(), weights })
+}

@@ -1,18 +1,23 @@
 //! The training room: from labelled pictures to a bundle, and to figures that say how good it is.
 //!
 //! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
-//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`report`] shows
-//! it all. These need no training stack. What does is behind the cargo feature `train`.
+//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest; [`evaluation`] is
+//! the result, which [`report`] shows in a browser and [`table`] in a terminal. These need no training
+//! stack. What does is behind the cargo feature `train`.
 
 pub mod calibrate;
 pub mod data;
+pub mod evaluation;
 pub mod figures;
 pub mod paired;
 mod random;
+pub mod report;
 pub mod split;
+pub mod table;
 
 pub use calibrate::Threshold;
 pub use data::{LabelledImages, Sample};
+pub use evaluation::{Evaluation, FoldAnswers, HeadEvaluation};
 pub use figures::HeadFigures;
 pub use paired::PairedTest;
 pub use split::{Fold, Protocol, SplitError};

@@ -5,6 +5,8 @@ use statrs::distribution::{ContinuousCDF, FisherSnedecor, StudentsT};
 
 /// Repeats of 5x2 cross-validation: the degrees of freedom of the t statistic.
 const REPEATS: usize = 5;
+/// Below this p value a difference is called more than chance.
+const SIGNIFICANT: f64 = 0.05;
 
 /// Two tests on the ten differences of a figure in 5x2 cross-validation.
 ///
@@ -49,6 +51,24 @@ impl PairedTest {
             mean_difference: all().sum::<f64>() / all().count() as f64,
         }
     }
+
+    /// The verdict of the F test at the 5 % level.
+    #[must_use]
+    pub fn is_more_than_chance(&self) -> bool {
+        self.f_p_value.is_some_and(|p| p < SIGNIFICANT)
+    }
+
+    /// The same verdict in words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let difference = format!("difference {:+.3}", self.mean_difference);
+        let Some(p) = self.f_p_value else {
+            return format!("{difference}, without any scatter to test it against");
+        };
+        let p_shown = if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") };
+        let verdict = if self.is_more_than_chance() { "more than" } else { "not more than" };
+        format!("{difference}, {p_shown}: {verdict} chance would give")
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +89,7 @@ mod tests {
         assert_near(test.f, 1.608_695_652_173_912_3);
         assert_near(test.f_p_value, 0.312_746_819_039_603_7);
         assert_near(Some(test.mean_difference), 0.018);
+        assert_eq!(test.in_words(), "difference +0.018, p = 0.313: not more than chance would give");
     }
 
     #[test]
@@ -78,6 +99,7 @@ mod tests {
         assert_near(test.t_p_value, 0.000_242_256_370_971);
         assert_near(test.f, 75.428_571_428_571_43);
         assert_near(test.f_p_value, 0.000_081_016_241_325_991_78);
+        assert_eq!(test.in_words(), "difference +0.102, p < 0.001: more than chance would give");
     }
 
     #[test]
@@ -97,6 +119,7 @@ mod tests {
             assert_eq!((test.t, test.t_p_value, test.f, test.f_p_value), (None, None, None, None));
             let json = serde_json::to_value(test).unwrap();
             assert!(json["t"].is_null() && json["mean_difference"].is_f64(), "{json}");
+            assert!(test.in_words().ends_with("without any scatter to test it against"));
         }
     }
 }

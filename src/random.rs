@@ -6,15 +6,19 @@
 pub struct Random(u64);
 
 /// Mixes words into one seed, so that streams for different purposes do not overlap.
+#[must_use]
 pub fn mix(words: &[u64]) -> u64 {
     words.iter().fold(0, |seed, word| Random(seed ^ word).next_u64())
 }
 
 impl Random {
+    /// The stream of a seed.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
+    /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,6 +39,16 @@ impl Random {
         mean + deviation * sum * 1.732
     }
 
+    /// Fisher and Yates. The remainder favours small numbers by less than one in 2^40 for any list that
+    /// fits into memory.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let drawn = self.next_u64() % (last as u64 + 1);
+            items.swap(last, usize::try_from(drawn).unwrap_or(last));
+        }
+    }
+
+    /// True with the given probability, 0 to 1.
     pub fn chance(&mut self, probability: f32) -> bool {
         self.within(0.0, 1.0) < probability
     }
@@ -49,5 +63,14 @@ mod tests {
         let mut random = Random::new(1_234_567);
         assert_eq!(random.next_u64(), 6_457_827_717_110_365_317);
         assert_eq!(random.next_u64(), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_item() {
+        let mut items: Vec<usize> = (0..50).collect();
+        Random::new(3).shuffle(&mut items);
+        assert!(!items.is_sorted());
+        items.sort_unstable();
+        assert_eq!(items, (0..50).collect::<Vec<_>>());
     }
 }

@@ -1,22 +1,105 @@
 //! The training room: from labelled pictures to a bundle, and to figures that say how good it is.
 //!
 //! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
-//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`report`] shows
-//! it all. These need no training stack. What does is behind the cargo feature `train`.
+//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest; [`evaluation`] is
+//! the result, which [`report`] shows in a browser and [`table`] in a terminal. These need no training
+//! stack. What does is behind the cargo feature `train`.
 
+#[cfg(feature = "train")]
+pub mod augment;
+pub mod calibrate;
 pub mod data;
+pub mod evaluation;
+pub mod figures;
+#[cfg(feature = "train")]
+pub mod finetune;
+#[cfg(feature = "train")]
+pub mod fit;
+#[cfg(feature = "train")]
+pub mod frozen;
+#[cfg(feature = "train")]
+pub mod loss;
+#[cfg(feature = "train")]
+pub mod network;
+pub mod paired;
+#[cfg(feature = "train")]
+pub mod reference;
+pub mod report;
+pub mod split;
+pub mod table;
+#[cfg(feature = "train")]
+pub mod weights;
 
+pub use calibrate::Threshold;
 pub use data::{LabelledImages, Sample};
+pub use evaluation::{Evaluation, FoldAnswers, HeadEvaluation};
+pub use figures::HeadFigures;
+pub use paired::PairedTest;
+pub use split::{Fold, Protocol, SplitError};
 
-use crate::domain::{Head, Truth};
+use crate::domain::{Expansion, GradeClass, Head, Letter, Truth};
 
 /// What a network says of one picture on one head, and what the label says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
     /// Index of the true class.
     pub truth: usize,
-    /// Logits in class order, before any temperature.
+    /// Finite logits in class order, before any temperature.
     pub logits: Vec<f32>,
+}
+
+impl Scored {
+    /// Index of the class that is answered: the first of the largest logits, as
+    /// [`HeadGrade::from_logits`](crate::domain::HeadGrade::from_logits) has it.
+    #[must_use]
+    pub fn answer(&self) -> usize {
+        let largest = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        self.logits.iter().position(|logit| *logit >= largest).unwrap_or(0)
+    }
+
+    /// Whether the answer is the true class.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.answer() == self.truth
+    }
+
+    /// Softmax of `logits / temperature`, in class order, not rounded.
+    #[must_use]
+    pub fn probabilities(&self, temperature: f64) -> Vec<f64> {
+        let shifted = self.shifted(temperature);
+        let sum: f64 = shifted.iter().map(|logit| logit.exp()).sum();
+        shifted.iter().map(|logit| logit.exp() / sum).collect()
+    }
+
+    /// Probability of the answer, 0 to 1.
+    #[must_use]
+    pub fn confidence(&self, temperature: f64) -> f64 {
+        // The largest of the shifted logits is 0.
+        1.0 / self.shifted(temperature).iter().map(|logit| logit.exp()).sum::<f64>()
+    }
+
+    /// Negative logarithm of the probability of the true class, nats.
+    #[must_use]
+    pub fn nll(&self, temperature: f64) -> f64 {
+        let shifted = self.shifted(temperature);
+        let sum: f64 = shifted.iter().map(|logit| logit.exp()).sum();
+        sum.ln() - shifted.get(self.truth).copied().unwrap_or(f64::NEG_INFINITY)
+    }
+
+    /// Logits over the temperature, less the largest, so that no exponential overflows.
+    fn shifted(&self, temperature: f64) -> Vec<f64> {
+        let largest = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        self.logits.iter().map(|logit| (f64::from(*logit) - f64::from(largest)) / temperature).collect()
+    }
+}
+
+/// The classes of a head as they are written, in the order of the logits.
+#[must_use]
+pub fn class_labels(head: Head) -> Vec<&'static str> {
+    match head {
+        Head::Exp => Expansion::ALL.iter().map(|class| class.label()).collect(),
+        Head::Icm | Head::Te => Letter::ALL.iter().map(|class| class.label()).collect(),
+    }
 }
 
 /// The true class of a head as an index into its classes; `None` where the label has no grade.
@@ -29,19 +112,6 @@ pub fn class_index(truth: &Truth, head: Head) -> Option<usize> {
     };
     letter.map(|letter| letter as usize)
 }
-
-#[cfg(feature = "train")]
-pub mod augment;
-#[cfg(feature = "train")]
-pub mod finetune;
-#[cfg(feature = "train")]
-pub mod fit;
-#[cfg(feature = "train")]
-pub mod loss;
-#[cfg(feature = "train")]
-pub mod network;
-#[cfg(feature = "train")]
-pub mod weights;
 
 /// Why there is no trained model.
 #[derive(Debug, thiserror::Error)]
@@ -70,4 +140,38 @@ pub enum TrainingError {
         /// Why.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::HeadGrade;
+
+    #[test]
+    fn an_answer_is_the_one_that_the_service_would_give() {
+        for logits in [vec![0.3, -1.2, 2.5], vec![1.0, 1.0, 0.0], vec![900.0, -900.0, 899.0]] {
+            for temperature in [0.05, 1.0, 3.7] {
+                let service = HeadGrade::<Letter>::from_logits(&logits, temperature).unwrap();
+                let scored = Scored { truth: 1, logits: logits.clone() };
+                assert_eq!(service.grade as usize, scored.answer());
+                assert!((service.confidence - scored.confidence(temperature)).abs() <= 0.5e-4);
+                for ((_, theirs), ours) in service.probabilities.iter().zip(scored.probabilities(temperature))
+                {
+                    assert!((theirs - ours).abs() <= 0.5e-4 + 1e-12);
+                }
+                assert!(scored.nll(temperature).is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn classes_are_numbered_in_the_order_of_the_logits() {
+        let stage = crate::domain::DevelopmentStage::Blastocyst;
+        let truth = Truth { stage, exp: Some(Expansion::E6), icm: None, te: Some(Letter::C) };
+        assert_eq!(class_index(&truth, Head::Exp), Some(5));
+        assert_eq!(class_index(&truth, Head::Icm), None);
+        assert_eq!(class_index(&truth, Head::Te), Some(2));
+        assert_eq!(class_labels(Head::Exp), ["1", "2", "3", "4", "5", "6"]);
+        assert_eq!(class_labels(Head::Te), ["A", "B", "C"]);
+    }
 }

@@ -130,7 +130,7 @@ pub fn fit<M: Module>(
         let epoch = now.progress.epoch;
         let mut random = Random::new(mix(&[schedule.seed, 0x66_6974, epoch as u64]));
         let mut order = parts.fit.to_vec();
-        shuffle(&mut order, &mut random);
+        random.shuffle(&mut order);
         let mut module = now.module.train();
         let mut sum = 0.0;
         for (step, batch) in order.chunks(schedule.batch).enumerate() {
@@ -193,14 +193,6 @@ fn learning_rate(schedule: &Schedule, step: usize, steps: usize) -> f64 {
     schedule.learning_rate * factor
 }
 
-/// Fisher-Yates.
-fn shuffle(order: &mut [usize], random: &mut Random) {
-    for index in (1..order.len()).rev() {
-        let other = usize::try_from(random.next_u64() % (index as u64 + 1)).unwrap_or(0);
-        order.swap(index, other);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,14 +210,5 @@ mod tests {
         let rates: Vec<f64> = (0..100).map(|step| learning_rate(&schedule, step, 100)).collect();
         let highest = rates.iter().copied().fold(0.0, f64::max);
         assert!(rates[0] < 0.03 && (highest - 0.1).abs() < 0.001 && rates[99] < 1e-6, "{rates:?}");
-    }
-
-    #[test]
-    fn a_shuffle_keeps_every_sample() {
-        let mut order: Vec<usize> = (0..50).collect();
-        shuffle(&mut order, &mut Random::new(3));
-        assert!(!order.is_sorted());
-        order.sort_unstable();
-        assert_eq!(order, (0..50).collect::<Vec<_>>());
     }
 }

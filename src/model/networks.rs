@@ -44,11 +44,23 @@ impl Networks {
                 check_opset(session, files.embedding.opset)?;
                 check_embedding(session)
             })?;
-        let (multitask, extras) =
-            Loaded::new(environment, device, bundle.multitask(), sizes(&files.multitask), |session| {
+        let (multitask, extras) = Loaded::new(
+            environment,
+            device,
+            bundle.multitask(),
+            sizes(&files.multitask),
+            |session| {
                 check_opset(session, files.multitask.opset)?;
-                check_multitask(session)
-            })?;
+                let extras = check_multitask(session)?;
+                if manifest.out_of_distribution.is_some() && !extras.distance {
+                    return Err(format!(
+                        "has no output {DISTANCE}, which the manifest's out_of_distribution is about; export the \
+                         network with the reference of its training set, or take the limit out"
+                    ));
+                }
+                Ok(extras)
+            },
+        )?;
         let largest = batch_sizes.last().copied().unwrap_or(1);
         let frames = padded(largest, &embedding.sizes).max(padded(largest, &multitask.sizes));
         Ok(Self {

@@ -47,6 +47,8 @@ pub(super) fn load(settings: &ModelSettings) -> Result<Vec<OnnxGrader>, ModelErr
 pub struct OnnxGrader {
     identity: GraderIdentity,
     heads: HeadManifests,
+    /// Distance from the training set beyond which a picture is not graded.
+    farthest: Option<f64>,
     max_batch_frames: usize,
     pub(super) networks: Networks,
 }
@@ -69,6 +71,7 @@ impl OnnxGrader {
                 precision: precisions.map(|precision| precision.as_str()).join("+"),
             },
             heads: manifest.heads.clone(),
+            farthest: manifest.out_of_distribution.map(|limit| limit.abstain_above),
             max_batch_frames: batch_sizes.last().copied().unwrap_or(1),
             networks,
         })
@@ -141,7 +144,7 @@ impl Grader for OnnxGrader {
         let began = Instant::now();
         let mut opinions = Vec::with_capacity(frames);
         for run in runs(frames, &networks.multitask.sizes) {
-            opinions.extend(opinions_of(&networks.opine(run)?, &self.heads)?);
+            opinions.extend(opinions_of(&networks.opine(run)?, &self.heads, self.farthest)?);
         }
         opinions.truncate(frames);
         Ok(GradedBatch { opinions, embedding, multitask: began.elapsed() })
@@ -151,31 +154,48 @@ impl Grader for OnnxGrader {
 /// Opinions on the frames of a run, padding included.
 fn opinions_of(
     said: &Said<'_>,
-    heads: &HeadManifests,
+    manifest: &HeadManifests,
+    farthest: Option<f64>,
 ) -> Result<Vec<Result<Opinion, NotFinite>>, GraderError> {
     let [exp, icm, te] = HEADS;
-    let exp = head_grades(said, exp, &heads.exp)?;
-    let icm = head_grades(said, icm, &heads.icm)?;
-    let te = head_grades(said, te, &heads.te)?;
+    let exp = head_grades(said, exp, &manifest.exp)?;
+    let icm = head_grades(said, icm, &manifest.icm)?;
+    let te = head_grades(said, te, &manifest.te)?;
+    let distances = said.distances()?;
+    let distance = |frame| distances.and_then(|distances| distances.get(frame)).map(|x| f64::from(*x));
     // The embedding is looked at too: a ReLU may turn what is not a number into a zero.
     let known = said.embeddings.chunks_exact(EMBEDDING_WIDTH).map(|row| row.iter().all(|x| x.is_finite()));
-    let opinions = known.zip(exp).zip(icm).zip(te).map(|(((known, exp), icm), te)| match (exp, icm, te) {
-        (Some(exp), Some(icm), Some(te)) if known => Ok(opinion(Heads::new(exp, icm, te), heads)),
+    let frames = (0..).zip(known).zip(exp).zip(icm).zip(te);
+    let opinions = frames.map(|((((frame, known), exp), icm), te)| match (exp, icm, te) {
+        (Some(exp), Some(icm), Some(te)) if known => {
+            let heads = Heads::new(exp, icm, te);
+            let training_distance = distance(frame);
+            let mut reasons = Vec::new();
+            // What is not a number is not near.
+            if let (Some(distance), Some(farthest)) = (training_distance, farthest)
+                && !(distance <= farthest)
+            {
+                reasons.push(AbstainReason::OutOfDistribution);
+            }
+            if is_unsure(&heads, manifest) {
+                reasons.push(AbstainReason::LowConfidence);
+            }
+            Ok(Opinion { heads, reasons, training_distance })
+        }
         _ => Err(NotFinite),
     });
     Ok(opinions.collect())
 }
 
-fn opinion(heads: Heads, manifest: &HeadManifests) -> Opinion {
+/// Whether a head that is present is less sure than the bundle demands.
+fn is_unsure(heads: &Heads, manifest: &HeadManifests) -> bool {
     let below = |confidence: Option<f64>, head: &HeadManifest| match (confidence, head.abstain_below) {
         (Some(confidence), Some(limit)) => confidence < limit,
         _ => false,
     };
-    let unsure = below(Some(heads.exp.confidence), &manifest.exp)
+    below(Some(heads.exp.confidence), &manifest.exp)
         || below(heads.icm.as_ref().map(|head| head.confidence), &manifest.icm)
-        || below(heads.te.as_ref().map(|head| head.confidence), &manifest.te);
-    let reasons = if unsure { vec![AbstainReason::LowConfidence] } else { Vec::new() };
-    Opinion { heads, reasons }
+        || below(heads.te.as_ref().map(|head| head.confidence), &manifest.te)
 }
 
 fn head_grades<G: GradeClass>(

@@ -191,6 +191,48 @@ fn the_distance_is_that_of_mahalanobis() {
     assert!(expected > 1.0, "{expected}");
 }
 
+/// A bundle whose pictures all lie at `distance`, with a limit in its manifest.
+fn at_distance(folder: &Path, distance: Option<f32>, limit: f64) -> ModelSettings {
+    let multitask = small_multitask_with(false, |graph, means| {
+        let Some(distance) = distance else { return };
+        let weight = graph.weight("distance.weight", &[3, 1], &[0.0; 3]);
+        let bias = graph.weight("distance.bias", &[1], &[distance]);
+        let column = graph.node("distance.column", "Gemm", &[means, &weight, &bias], &[]);
+        let shape = graph.shape("distance.shape", &[0]);
+        let row = graph.node("distance", "Reshape", &[&column, &shape], &[]);
+        graph.output(&row, &[BATCH]);
+    });
+    with_networks(folder, &[("embedding", &small_embedding(false)), ("multitask", &multitask)]);
+    let path = folder.join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["out_of_distribution"] = serde_json::json!({ "abstain_above": limit, "accepts": 0.99 });
+    fs::write(&path, manifest.to_string()).unwrap();
+    settings(folder)
+}
+
+#[test]
+fn a_picture_unlike_the_training_set_is_not_graded() {
+    let out = [AbstainReason::OutOfDistribution];
+    for (distance, expected) in [(12.5, &[][..]), (12.6, &out), (f32::NAN, &out), (f32::INFINITY, &out)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut examiner = load_examiner(&at_distance(folder.path(), Some(distance), 12.5)).unwrap();
+        let opinions = examiner.grade(&[&picture(0), &picture(1)]).unwrap().opinions;
+        for opinion in opinions {
+            let opinion = opinion.unwrap();
+            assert_eq!(opinion.reasons, expected, "{distance}");
+            let found = opinion.training_distance.unwrap();
+            assert!(found == f64::from(distance) || distance.is_nan() && found.is_nan(), "{found}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_on_a_distance_that_the_network_does_not_know_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refusal(&at_distance(folder.path(), None, 12.5));
+    assert!(error.contains("no output distance") && error.contains("out_of_distribution"), "{error}");
+}
+
 #[test]
 fn the_grade_is_made_of_the_logits_of_the_answer() {
     let mut examiner = load_examiner(&eight_at_a_time(&demo())).unwrap();

@@ -171,9 +171,8 @@ fn opinions_of(
             let heads = Heads::new(exp, icm, te);
             let training_distance = distance(frame);
             let mut reasons = Vec::new();
-            // What is not a number is not near.
             if let (Some(distance), Some(farthest)) = (training_distance, farthest)
-                && !(distance <= farthest)
+                && (distance.is_nan() || distance > farthest)
             {
                 reasons.push(AbstainReason::OutOfDistribution);
             }

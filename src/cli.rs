@@ -1,6 +1,7 @@
 //! The command line: what a person or a container starts.
 
 mod demo;
+mod explain;
 mod grade;
 mod incubate;
 mod serve;

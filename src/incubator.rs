@@ -5,6 +5,7 @@
 //! embryos are drawn, not photographed: good enough to see the pipeline work, never evidence of how
 //! well a model grades.
 
+mod anatomy;
 mod blastocyst;
 mod canvas;
 mod embryo;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use crate::domain::Truth;
 use crate::random;
 
+pub use anatomy::Regions;
 pub use embryo::Embryo;
 pub use labelled::{LabelledPicture, LabelledSet};
 pub use render::Renderer;

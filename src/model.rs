@@ -1,29 +1,37 @@
 //! The model room: from a bundle on disk to [`Grader`]s. The only place that knows ONNX Runtime.
 //!
 //! A bundle is a folder with a manifest and two networks (see [`bundle`]); [`runtime`] finds the
-//! shared library that runs them; [`session`] makes graders of both.
+//! shared library that runs them; [`session`] makes graders of both; [`answer`] and [`encoder`] give
+//! what evaluation and training need. [`multitask`] writes the second network.
 //!
 //! [`Grader`]: crate::pipeline::grade::Grader
 
+pub mod answer;
 pub mod bundle;
 mod cache;
 mod contract;
 mod device;
+pub mod encoder;
 mod inspect;
+mod loaded;
 pub mod manifest;
 pub mod multitask;
+mod networks;
 pub mod onnx;
 mod opt_out;
 mod runs;
 pub mod runtime;
 pub mod session;
+mod tensor;
 pub mod untrained;
 mod warm_up;
 
 use std::path::{Path, PathBuf};
 
+pub use answer::{Answer, Map, load_examiner};
 pub use bundle::Bundle;
 pub use device::DevicePolicy;
+pub use encoder::Encoder;
 pub use manifest::Manifest;
 pub use opt_out::opt_out_of_usage_reports;
 pub use runtime::RuntimeSettings;

@@ -8,10 +8,12 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::explain;
 use crate::config::Config;
-use crate::domain::{AbstainReason, GradeClass, HeadGrade, Heads, ModelIdentity};
+use crate::domain::{AbstainReason, GradeClass, HeadGrade, Heads, ModelIdentity, Picture};
 use crate::incubator::read_image;
-use crate::pipeline::grade::Grader;
+use crate::model::OnnxGrader;
+use crate::pipeline::grade::{Grader as _, Opinion};
 use crate::pipeline::{decode, quality};
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +24,15 @@ pub(super) struct GradeArgs {
     /// One JSON object per image, one a line.
     #[arg(long)]
     json: bool,
+    /// Also write where the model looked.
+    ///
+    /// Each image that the model has graded or doubted gets a picture DIR/NAME-DIGEST.png with the
+    /// first 8 digits of its SHA-256. Side by side: the image as the model sees it; the same under a
+    /// map for EXP, for ICM and for TE of what each part adds to the class in the caption, from
+    /// nothing over violet and red to yellow, each map to its own maximum. ICM and TE only from
+    /// expansion 3 on.
+    #[arg(long, value_name = "DIR")]
+    explain: Option<PathBuf>,
 }
 
 /// What is said of one image.
@@ -33,6 +44,9 @@ struct Graded<'a> {
     reasons: Vec<AbstainReason>,
     #[serde(flatten)]
     heads: Option<Heads>,
+    training_distance: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<PathBuf>,
     error: Option<String>,
     model: &'a ModelIdentity,
     device: &'a str,
@@ -47,27 +61,58 @@ pub(super) async fn run(config: Config, args: GradeArgs, stop: CancellationToken
 
 fn grade(mut config: Config, args: &GradeArgs) -> anyhow::Result<()> {
     // One image at a time: no other batch size needs to be warmed.
-    config.model.graders = 1;
     config.model.batch_sizes = vec![1];
-    let mut graders = crate::model::load_graders(&config.model)?;
-    let grader = graders.first_mut().context("no grader was loaded")?.as_mut();
+    let mut grader = crate::model::load_examiner(&config.model)?;
     let identity = grader.identity().clone();
+    if let Some(dir) = &args.explain {
+        let ModelIdentity { name, version, .. } = &identity.model;
+        anyhow::ensure!(
+            grader.has_maps(),
+            "bundle {name} {version} has no maps (outputs exp_map, icm_map and te_map of its multitask network): \
+             leave out --explain, or set model.bundle to one that has them"
+        );
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
     let mut failed = 0;
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["image", "grade", "EXP 1 to 6", "ICM A B C", "TE A B C", "confidence", "remarks"]);
     for path in &args.images {
-        let graded = grade_one(&config, grader, path);
-        let (image_sha256, reasons, heads, error) = match graded {
-            Ok((sha256, reasons, heads)) => (Some(sha256), reasons, heads, None),
+        let (model, device) = (&identity.model, identity.device.as_str());
+        let mut graded = Graded {
+            image: path,
+            image_sha256: None,
+            gardner: None,
+            reasons: Vec::new(),
+            heads: None,
+            training_distance: None,
+            explanation: None,
+            error: None,
+            model,
+            device,
+        };
+        match grade_one(&config, &mut grader, path) {
+            Ok(Looked { sha256, reasons, opinion }) => {
+                graded.reasons = reasons;
+                if let Some((picture, opinion)) = opinion {
+                    if let Some(dir) = &args.explain {
+                        let maps = grader.answer(&picture)?.maps.context("the model gave no maps")?;
+                        let heads = &opinion.heads;
+                        graded.explanation =
+                            Some(explain::write(dir, path, &sha256, &picture, heads, &maps)?);
+                    }
+                    graded.gardner = opinion.reasons.is_empty().then(|| opinion.heads.gardner());
+                    graded.reasons = opinion.reasons;
+                    graded.heads = Some(opinion.heads);
+                    graded.training_distance = opinion.training_distance.map(|x| (x * 100.0).round() / 100.0);
+                }
+                graded.image_sha256 = Some(sha256);
+            }
             Err(error) => {
                 failed += 1;
-                (None, Vec::new(), None, Some(format!("{error:#}")))
+                graded.error = Some(format!("{error:#}"));
             }
-        };
-        let gardner = heads.as_ref().filter(|_| reasons.is_empty()).map(Heads::gardner);
-        let (model, device) = (&identity.model, identity.device.as_str());
-        let graded = Graded { image: path, image_sha256, gardner, reasons, heads, error, model, device };
+        }
         if args.json {
             println!("{}", serde_json::to_string(&graded)?);
         } else {
@@ -79,24 +124,33 @@ fn grade(mut config: Config, args: &GradeArgs) -> anyhow::Result<()> {
         let model = &identity.model;
         let untrained = if model.untrained { " - UNTRAINED: these grades mean nothing" } else { "" };
         println!("{} {} on {}{untrained}", model.name, model.version, identity.device);
+        if let Some(dir) = &args.explain {
+            println!("explanations in {}: the image, then EXP, ICM and TE", dir.display());
+        }
         println!("preliminary: decision support, an embryologist decides");
     }
     anyhow::ensure!(failed == 0, "{failed} of {} images could not be graded", args.images.len());
     Ok(())
 }
 
-type OneGrade = (String, Vec<AbstainReason>, Option<Heads>);
+/// What is known of an image that could be decoded; the model is not asked when there is a reason.
+struct Looked {
+    sha256: String,
+    reasons: Vec<AbstainReason>,
+    opinion: Option<(Picture, Opinion)>,
+}
 
-fn grade_one(config: &Config, grader: &mut dyn Grader, path: &Path) -> anyhow::Result<OneGrade> {
+fn grade_one(config: &Config, grader: &mut OnnxGrader, path: &Path) -> anyhow::Result<Looked> {
     let (bytes, image) = read_image(path)?;
     let decoded = decode::picture(&bytes, &image, &config.decode, grader.input_side_px())?;
+    let sha256 = image.sha256;
     let reasons = quality::gate(&decoded.statistics, image.width, image.height, &config.quality);
     if !reasons.is_empty() {
-        return Ok((image.sha256, reasons, None));
+        return Ok(Looked { sha256, reasons, opinion: None });
     }
     let mut answer = grader.grade(&[&decoded.picture])?;
     let opinion = answer.opinions.pop().context("the grader gave no answer")??;
-    Ok((image.sha256, opinion.reasons, Some(opinion.heads)))
+    Ok(Looked { sha256, reasons, opinion: Some((decoded.picture, opinion)) })
 }
 
 fn row(graded: &Graded<'_>) -> [String; 7] {

@@ -36,6 +36,9 @@ label_enum! {
         Blurred = "blurred",
         /// The model is less sure than its bundle demands.
         LowConfidence = "low_confidence",
+        /// The picture is unlike those the model was trained on: its probabilities mean nothing,
+        /// however sure they look.
+        OutOfDistribution = "out_of_distribution",
     }
 }
 
@@ -170,9 +173,14 @@ pub struct GradeEvent {
     /// Gardner string, when graded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gardner: Option<String>,
-    /// The heads; also kept on `low_confidence`, for the person who looks into it.
+    /// The heads; also kept on `low_confidence` and `out_of_distribution`, for the person who looks
+    /// into it.
     #[serde(flatten)]
     pub heads: Option<Heads>,
+    /// Mahalanobis distance of the picture's embedding from the training set, where the bundle knows
+    /// it; two decimals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_distance: Option<f64>,
     /// The model that was asked.
     pub model: ModelIdentity,
     /// SHA-256 of the image that was graded.
@@ -226,9 +234,10 @@ impl GradeEvent {
             run: frame.id.run,
             focal_plane: frame.plane,
             captured_at: frame.clocks.captured_at,
-            hpi: (frame.clocks.hpi * 100.0).round() / 100.0,
+            hpi: round2(frame.clocks.hpi),
             gardner: heads.as_ref().filter(|_| !abstained).map(Heads::gardner),
             heads,
+            training_distance: None,
             model: grader.model.clone(),
             image_sha256: frame.image.sha256.clone(),
             pipeline_version: pipeline_version.to_owned(),
@@ -237,6 +246,18 @@ impl GradeEvent {
             timings,
         }
     }
+
+    /// The same event with the distance from the training set. What is not a number is left out: JSON
+    /// has no word for it.
+    #[must_use]
+    pub fn with_training_distance(self, distance: Option<f64>) -> Self {
+        Self { training_distance: distance.filter(|distance| distance.is_finite()).map(round2), ..self }
+    }
+}
+
+/// Two decimals: a minute of an hour, and more than a distance is good for.
+fn round2(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 #[cfg(test)]
@@ -288,6 +309,18 @@ mod tests {
         let json = serde_json::to_value(&doubted).unwrap();
         assert_eq!(json["exp"]["grade"], 4);
         assert!(json.get("gardner").is_none(), "{json}");
+    }
+
+    #[test]
+    fn a_frame_unlike_the_training_set_keeps_its_heads_and_says_how_far_it_is() {
+        let far = event(vec![AbstainReason::OutOfDistribution], Some(heads(4)));
+        let json = serde_json::to_value(far.clone().with_training_distance(Some(31.416))).unwrap();
+        assert_eq!((&json["training_distance"], &json["exp"]["grade"]), (&31.42.into(), &4.into()));
+        assert!(json.get("gardner").is_none(), "{json}");
+        for unknown in [None, Some(f64::NAN), Some(f64::INFINITY)] {
+            let json = serde_json::to_value(far.clone().with_training_distance(unknown)).unwrap();
+            assert!(json.get("training_distance").is_none(), "{json}");
+        }
     }
 
     #[test]

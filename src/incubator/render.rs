@@ -5,6 +5,7 @@ use std::f32::consts::{PI, TAU};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, GrayImage, ImageError};
 
+use super::anatomy::Placement;
 use super::canvas::{Body, Canvas, FIELD_UM, Ring};
 use super::embryo::{Development, Embryo};
 use super::random::{Random, mix};
@@ -43,12 +44,7 @@ impl Renderer {
     pub fn render(&mut self, embryo: &Embryo, hpi: f64, focal_offset_um: f64) -> GrayImage {
         let (hours, focal) = (hpi as f32, focal_offset_um as f32);
         self.canvas.clear(focal);
-        let mut random = Random::new(mix(&[embryo.seed, 2]));
-        let gain = random.about(1.0, 0.05);
-        // It lies where it fell, and drifts a little.
-        let drift = hours * 0.05 + random.within(0.0, TAU);
-        let x = random.within(-9.0, 9.0) + 2.0 * drift.cos();
-        let y = random.within(-9.0, 9.0) + 2.0 * drift.sin();
+        let Placement { gain, centre: (x, y) } = Placement::of(embryo, hours);
         let decay = (embryo.arrested_hours(hours) / 30.0).min(1.0);
         match embryo.development_at(hours) {
             Development::Zygote { pronuclei } => self.zygote(embryo, (x, y), pronuclei, decay),

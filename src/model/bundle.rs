@@ -38,6 +38,15 @@ pub struct Network {
 }
 
 impl Network {
+    /// A network that is in no bundle yet. `path` is what messages call it.
+    ///
+    /// # Errors
+    /// [`ModelError::Bundle`] when it is no ONNX file or wants to have something from another file.
+    pub fn from_bytes(path: &Path, data: Vec<u8>) -> Result<Self, ModelError> {
+        inspect(&data).map_err(|reason| ModelError::bundle(path, reason))?;
+        Ok(Self { path: path.to_owned(), data })
+    }
+
     /// Where it was read from.
     #[must_use]
     pub fn path(&self) -> &Path {

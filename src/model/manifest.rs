@@ -36,6 +36,9 @@ pub struct Manifest {
     /// The files.
     #[serde(deserialize_with = "object")]
     pub files: Files,
+    /// From which distance on a picture counts as unlike the training set. Absent: never.
+    #[serde(default, deserialize_with = "check::present_object", skip_serializing_if = "Option::is_none")]
+    pub out_of_distribution: Option<OutOfDistribution>,
     /// Figures of the evaluation, by name.
     #[serde(default)]
     pub metrics: BTreeMap<String, serde_json::Value>,
@@ -100,6 +103,17 @@ pub struct HeadManifest {
     /// No grade is given when the confidence is below this, 0 to 1. Absent: always a grade.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub abstain_below: Option<f64>,
+}
+
+/// The limit of what the models can judge. Needs the output `distance` of the multitask network.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutOfDistribution {
+    /// No grade is given when the Mahalanobis distance of a picture's embedding from the training set
+    /// is above this; greater than 0.
+    pub abstain_above: f64,
+    /// Share of the held-out pictures within the limit, 0 to 1.
+    pub accepts: f64,
 }
 
 /// The files of a bundle by their role.
@@ -214,6 +228,18 @@ mod tests {
         assert!(refusal(|json| json["training_data"] = " ".into()).contains("training_data"));
         assert!(refusal(|json| json["license"] = "".into()).contains("license"));
         assert!(refusal(|json| json["created"] = "yesterday".into()).contains("yesterday"));
+    }
+
+    #[test]
+    fn a_limit_of_the_distribution_that_nothing_or_everything_passes_is_refused() {
+        let limit = |above: f64, accepts: f64| {
+            refusal(|json| {
+                json["out_of_distribution"] =
+                    serde_json::json!({ "abstain_above": above, "accepts": accepts });
+            })
+        };
+        assert!(limit(0.0, 0.99).contains("out_of_distribution.abstain_above"));
+        assert!(limit(25.0, 1.01).contains("out_of_distribution.accepts"));
     }
 
     #[test]

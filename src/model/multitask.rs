@@ -2,8 +2,13 @@
 //! shared layer and a head for each of EXP, ICM and TE.
 //!
 //! After MEmEBG (arXiv 2604.13217), whose abstract names the parts; the widths and the fusion are
-//! choices of this project. ResNet-18: He et al. 2016, with batch normalisation folded into the
-//! convolutions, which therefore carry a bias.
+//! choices of this project. The network also says where each head looked and how far the picture is
+//! from what it was trained on, so that a bundle carries all of it in one verified file.
+
+mod explain;
+mod resnet;
+
+pub use resnet::STAGES;
 
 use super::onnx::{Attribute, Dim, GraphBuilder, Tensor};
 use crate::domain::{Expansion, GradeClass, Head, Letter};
@@ -14,10 +19,10 @@ pub const SIDE_PX: usize = 224;
 pub const EMBEDDING_WIDTH: usize = 384;
 /// Length of the output of ResNet-18.
 pub const RESNET_WIDTH: usize = 512;
+/// Cells along each side of a class-activation map.
+pub const MAP_SIDE: usize = 7;
 /// Length of the embedding layer, of the projected embedding and of the shared layer.
 pub const SHARED_WIDTH: usize = 128;
-/// Channels of the four stages; each has two blocks, and all but the first halve the picture.
-pub const STAGES: [usize; 4] = [64, 128, 256, 512];
 const BATCH: Dim = Dim::Dynamic("b");
 
 /// Where the weights of the network come from.
@@ -27,30 +32,69 @@ pub trait WeightSource {
     fn weights(&mut self, name: &str, dims: &[usize]) -> Vec<f32>;
 }
 
+/// The training set as a Gaussian in the space of the DINOv2 embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reference {
+    /// Mean embedding, 384 values.
+    pub mean: Vec<f32>,
+    /// A square root `W` of the inverse covariance, 384 x 384 row by row: the Mahalanobis distance of
+    /// an embedding `e` is `|W (e - mean)|`.
+    pub whitening: Vec<f32>,
+}
+
 /// The network as an ONNX file: `image` f32`[b, 3, 224, 224]` and `embedding` f32`[b, 384]` give
-/// the logits `exp` `[b, 6]`, `icm` `[b, 3]`, `te` `[b, 3]`, and `shared` `[b, 128]`.
-pub fn multitask_onnx(weights: &mut dyn WeightSource, metadata: &[(&str, &str)]) -> Vec<u8> {
+/// - the logits `exp` `[b, 6]`, `icm` `[b, 3]`, `te` `[b, 3]`, and `shared` `[b, 128]`;
+/// - `exp_map`, `icm_map`, `te_map` `[b, 7, 7]`: what each part of the picture adds to the largest
+///   logit of a head, through the ResNet's features, where it adds to it (Grad-CAM, Selvaraju 2017;
+///   with one average pool behind the features the same as HiResCAM, Draelos 2020);
+/// - with a `reference`, `distance` `[b]`: the Mahalanobis distance of the embedding from the training
+///   set (Lee 2018).
+pub fn multitask_onnx(
+    weights: &mut dyn WeightSource,
+    reference: Option<&Reference>,
+    metadata: &[(&str, &str)],
+) -> Vec<u8> {
     let mut net = Net { graph: GraphBuilder::new("memebg_multitask"), weights };
-    let image = net.graph.input("image", &[BATCH, Dim::Fixed(3), Dim::Fixed(SIDE_PX), Dim::Fixed(SIDE_PX)]);
+    let image = net.image();
     let embedding = net.graph.input("embedding", &[BATCH, Dim::Fixed(EMBEDDING_WIDTH)]);
 
-    let features = net.resnet18(&image);
-    let seen = net.linear("embedding_layer", &features, RESNET_WIDTH, SHARED_WIDTH);
+    let feature_maps = net.resnet18(&image);
+    let features = net.pool(&feature_maps);
+    let embedding_layer = net.parameters("embedding_layer", &[SHARED_WIDTH, RESNET_WIDTH]);
+    let seen = net.linear("embedding_layer", &features, &embedding_layer);
     let seen = net.relu("embedding_layer", &seen);
-    let known = net.linear("projection", &embedding, EMBEDDING_WIDTH, SHARED_WIDTH);
+    let projection = net.parameters("projection", &[SHARED_WIDTH, EMBEDDING_WIDTH]);
+    let known = net.linear("projection", &embedding, &projection);
     let known = net.relu("projection", &known);
-    let fused = net.graph.node("fused", "Concat", &[&seen, &known], &[Attribute::Int("axis", 1)]);
-    let shared = net.linear("fusion", &fused, 2 * SHARED_WIDTH, SHARED_WIDTH);
+    let (from_seen, from_known) = net.fusion();
+    let shared = net.linear("fusion.seen", &seen, &from_seen);
+    let fused = [&known, &from_known, &shared];
+    let shared = net.graph.node("fusion", "Gemm", &fused, &[Attribute::Int("transB", 1)]);
     let shared = net.graph.node("shared", "Relu", &[&shared], &[]);
-    for head in Head::ALL {
-        let classes = match head {
-            Head::Exp => Expansion::ALL.len(),
-            Head::Icm | Head::Te => Letter::ALL.len(),
-        };
-        let logits = net.linear(head.as_str(), &shared, SHARED_WIDTH, classes);
-        net.graph.output(&logits, &[BATCH, Dim::Fixed(classes)]);
-    }
+    let layers = explain::Layers {
+        shared: &shared,
+        fusion: &from_seen.weight,
+        seen: &seen,
+        embedding_layer: &embedding_layer.weight,
+        feature_maps: &feature_maps,
+    };
+    let heads = Head::ALL.iter().map(|head| net.head(*head, &shared)).collect::<Vec<_>>();
     net.graph.output(&shared, &[BATCH, Dim::Fixed(SHARED_WIDTH)]);
+    net.maps(&heads, &layers);
+    if let Some(reference) = reference {
+        net.distance(&embedding, reference);
+    }
+    net.graph.finish(metadata)
+}
+
+/// The ResNet of the multitask network alone, as an ONNX file: `image` f32`[b, 3, 224, 224]` gives
+/// `features` f32`[b, 512]`.
+pub fn resnet18_onnx(weights: &mut dyn WeightSource, metadata: &[(&str, &str)]) -> Vec<u8> {
+    let mut net = Net { graph: GraphBuilder::new("memebg_resnet18"), weights };
+    let image = net.image();
+    let feature_maps = net.resnet18(&image);
+    let features = net.pool(&feature_maps);
+    net.graph.output(&features, &[BATCH, Dim::Fixed(RESNET_WIDTH)]);
     net.graph.finish(metadata)
 }
 
@@ -59,88 +103,70 @@ struct Net<'a> {
     weights: &'a mut dyn WeightSource,
 }
 
-/// A square convolution.
-#[derive(Clone, Copy)]
-struct Convolution {
-    channels_in: usize,
-    channels_out: usize,
-    kernel: usize,
-    stride: i64,
-    padding: i64,
+/// Weight and bias of a layer.
+struct Parameters {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+/// A head's name, its logits `[b, classes]` and its weight `[classes, 128]`.
+struct HeadLayer {
+    name: &'static str,
+    logits: Tensor,
+    weight: Tensor,
 }
 
 impl Net<'_> {
-    /// From `[b, 3, h, w]` to `[b, 512]`.
-    fn resnet18(&mut self, image: &Tensor) -> Tensor {
-        let mut channels = STAGES[0];
-        let stem = Convolution { channels_in: 3, channels_out: channels, kernel: 7, stride: 2, padding: 3 };
-        let x = self.convolution("stem", image, stem);
-        let x = self.relu("stem", &x);
-        let pool = [
-            Attribute::Ints("kernel_shape", &[3, 3]),
-            Attribute::Ints("strides", &[2, 2]),
-            Attribute::Ints("pads", &[1, 1, 1, 1]),
-        ];
-        let mut x = self.graph.node("stem.pool", "MaxPool", &[&x], &pool);
-        for (stage, channels_out) in STAGES.into_iter().enumerate() {
-            for block in 0..2 {
-                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-                let name = format!("layer{}.{block}", stage + 1);
-                x = self.basic_block(&name, &x, channels, channels_out, stride);
-                channels = channels_out;
-            }
-        }
-        let pooled = self.graph.node("pool", "GlobalAveragePool", &[&x], &[]);
+    fn image(&mut self) -> Tensor {
+        self.graph.input("image", &[BATCH, Dim::Fixed(3), Dim::Fixed(SIDE_PX), Dim::Fixed(SIDE_PX)])
+    }
+
+    /// From the feature maps `[b, 512, 7, 7]` to `[b, 512]`.
+    fn pool(&mut self, feature_maps: &Tensor) -> Tensor {
+        let pooled = self.graph.node("pool", "GlobalAveragePool", &[feature_maps], &[]);
         self.graph.node("features", "Flatten", &[&pooled], &[Attribute::Int("axis", 1)])
     }
 
-    fn basic_block(
-        &mut self,
-        name: &str,
-        x: &Tensor,
-        channels_in: usize,
-        channels_out: usize,
-        stride: i64,
-    ) -> Tensor {
-        let first = Convolution { channels_in, channels_out, kernel: 3, stride, padding: 1 };
-        let y = self.convolution(&format!("{name}.conv1"), x, first);
-        let y = self.relu(&format!("{name}.conv1"), &y);
-        let second = Convolution { channels_in: channels_out, stride: 1, ..first };
-        let y = self.convolution(&format!("{name}.conv2"), &y, second);
-        let skip = if channels_in == channels_out {
-            x.clone()
-        } else {
-            let shortcut = Convolution { kernel: 1, padding: 0, ..first };
-            self.convolution(&format!("{name}.downsample"), x, shortcut)
+    fn head(&mut self, head: Head, shared: &Tensor) -> HeadLayer {
+        let classes = match head {
+            Head::Exp => Expansion::ALL.len(),
+            Head::Icm | Head::Te => Letter::ALL.len(),
         };
-        let sum = self.graph.node(&format!("{name}.sum"), "Add", &[&y, &skip], &[]);
-        self.relu(&format!("{name}.sum"), &sum)
+        let name = head.as_str();
+        let layer = self.parameters(name, &[classes, SHARED_WIDTH]);
+        let logits = self.linear(name, shared, &layer);
+        self.graph.output(&logits, &[BATCH, Dim::Fixed(classes)]);
+        HeadLayer { name, logits, weight: layer.weight }
     }
 
-    fn convolution(&mut self, name: &str, x: &Tensor, shape: Convolution) -> Tensor {
-        let Convolution { channels_in, channels_out, kernel, stride, padding } = shape;
-        let dims = [channels_out, channels_in, kernel, kernel];
-        let (weight, bias) = self.parameters(name, &dims);
-        let attributes = [
-            Attribute::Ints("strides", &[stride, stride]),
-            Attribute::Ints("pads", &[padding, padding, padding, padding]),
-        ];
-        self.graph.node(name, "Conv", &[x, &weight, &bias], &attributes)
+    /// The fusion layer: the columns for what the ResNet has seen, with the bias, and those for what
+    /// DINOv2 knows. Two matrices, because the maps follow only the first way back to the picture.
+    fn fusion(&mut self) -> (Parameters, Tensor) {
+        let values = self.weights.weights("fusion.weight", &[SHARED_WIDTH, 2 * SHARED_WIDTH]);
+        let half = |skip: usize| -> Vec<f32> {
+            let rows = values.chunks_exact(2 * SHARED_WIDTH);
+            rows.flat_map(|row| row.iter().copied().skip(skip).take(SHARED_WIDTH)).collect()
+        };
+        let square = [SHARED_WIDTH; 2];
+        let weight = self.graph.weight("fusion.weight.seen", &square, &half(0));
+        let known = self.graph.weight("fusion.weight.known", &square, &half(SHARED_WIDTH));
+        let bias = self.weights.weights("fusion.bias", &[SHARED_WIDTH]);
+        let bias = self.graph.weight("fusion.bias", &[SHARED_WIDTH], &bias);
+        (Parameters { weight, bias }, known)
     }
 
-    fn linear(&mut self, name: &str, x: &Tensor, width_in: usize, width_out: usize) -> Tensor {
-        let (weight, bias) = self.parameters(name, &[width_out, width_in]);
-        self.graph.node(name, "Gemm", &[x, &weight, &bias], &[Attribute::Int("transB", 1)])
+    fn linear(&mut self, name: &str, x: &Tensor, layer: &Parameters) -> Tensor {
+        self.graph.node(name, "Gemm", &[x, &layer.weight, &layer.bias], &[Attribute::Int("transB", 1)])
     }
 
-    fn parameters(&mut self, name: &str, dims: &[usize]) -> (Tensor, Tensor) {
+    fn parameters(&mut self, name: &str, dims: &[usize]) -> Parameters {
         let bias_dims = dims.get(..1).unwrap_or(dims);
         let mut add = |kind: &str, dims: &[usize]| {
             let name = format!("{name}.{kind}");
             let values = self.weights.weights(&name, dims);
             self.graph.weight(&name, dims, &values)
         };
-        (add("weight", dims), add("bias", bias_dims))
+        Parameters { weight: add("weight", dims), bias: add("bias", bias_dims) }
     }
 
     fn relu(&mut self, name: &str, x: &Tensor) -> Tensor {

@@ -11,6 +11,7 @@ const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 /// `TensorProto.DataType`.
 const FLOAT: i32 = 1;
+const INT64: i32 = 7;
 /// `AttributeProto.AttributeType`.
 const ATTRIBUTE_INT: i32 = 2;
 const ATTRIBUTE_INTS: i32 = 7;
@@ -161,7 +162,8 @@ pub enum Attribute<'a> {
     Ints(&'static str, &'a [i64]),
 }
 
-/// Builds one graph of single-precision tensors, node by node in the order of computation.
+/// Builds one graph of single-precision tensors, node by node in the order of computation. Only the
+/// shapes that a node reshapes to are integers.
 #[derive(Debug)]
 pub struct GraphBuilder {
     graph: GraphProto,
@@ -188,6 +190,17 @@ impl GraphBuilder {
             data_type: FLOAT,
             name: name.to_owned(),
             raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        });
+        Tensor(name.to_owned())
+    }
+
+    /// Adds the shape that a `Reshape` takes: 0 keeps a length as it is.
+    pub fn shape(&mut self, name: &str, lengths: &[usize]) -> Tensor {
+        self.graph.initializer.push(TensorProto {
+            dims: vec![to_i64(lengths.len())],
+            data_type: INT64,
+            name: name.to_owned(),
+            raw_data: lengths.iter().flat_map(|length| to_i64(*length).to_le_bytes()).collect(),
         });
         Tensor(name.to_owned())
     }

@@ -10,7 +10,8 @@ use super::multitask::{WeightSource, multitask_onnx};
 #[must_use]
 pub fn untrained_multitask(seed: u64) -> Vec<u8> {
     let seed_text = seed.to_string();
-    multitask_onnx(&mut RandomWeights(SplitMix64(seed)), &[("untrained", "true"), ("seed", &seed_text)])
+    let metadata = [("untrained", "true"), ("seed", seed_text.as_str())];
+    multitask_onnx(&mut RandomWeights(SplitMix64(seed)), None, &metadata)
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014).

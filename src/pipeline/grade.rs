@@ -15,6 +15,8 @@ pub struct Opinion {
     pub heads: Heads,
     /// Non-empty when the bundle's thresholds say that this is not good enough to be a grade.
     pub reasons: Vec<AbstainReason>,
+    /// Mahalanobis distance of the picture's embedding from the training set, where the model knows it.
+    pub training_distance: Option<f64>,
 }
 
 /// The model's answer for one picture was not a number.

@@ -277,7 +277,7 @@ fn judge(judged: Judged<Envelope<Prepared>>, identity: &GraderIdentity) -> Envel
             Ok(opinion) => {
                 let (reasons, heads) = (opinion.reasons, Some(opinion.heads));
                 let event = GradeEvent::new(&body.frame, reasons, heads, identity, PIPELINE_VERSION, timings);
-                Verdict::Grade(Box::new(event))
+                Verdict::Grade(Box::new(event.with_training_distance(opinion.training_distance)))
             }
             Err(rejection) => Verdict::Reject(rejection),
         };

@@ -199,14 +199,8 @@ mod tests {
 
     #[test]
     fn the_learning_rate_rises_then_falls_to_zero() {
-        let schedule = Schedule {
-            epochs: 1,
-            batch: 1,
-            learning_rate: 0.1,
-            weight_decay: 0.0,
-            patience: 1,
-            seed: 1,
-        };
+        let schedule =
+            Schedule { epochs: 1, batch: 1, learning_rate: 0.1, weight_decay: 0.0, patience: 1, seed: 1 };
         let rates: Vec<f64> = (0..100).map(|step| learning_rate(&schedule, step, 100)).collect();
         let highest = rates.iter().copied().fold(0.0, f64::max);
         assert!(rates[0] < 0.03 && (highest - 0.1).abs() < 0.001 && rates[99] < 1e-6, "{rates:?}");

@@ -206,10 +206,10 @@ pub fn split_rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Head;
     use crate::domain::{DevelopmentStage, Expansion, Letter, Picture, Truth};
     use crate::training::loss::Task;
     use crate::training::{Sample, class_index};
-    use crate::domain::Head;
 
     /// Embryos whose second ResNet feature tells the ICM and whose first embedding value the expansion.
     fn set(count: usize) -> (Vec<Sample>, Features) {
@@ -239,7 +239,13 @@ mod tests {
         (samples, Features::new(2, values).unwrap())
     }
 
-    fn accuracy(samples: &[Sample], features: &Features, weights: &Weights, test: &[usize], head: Head) -> f64 {
+    fn accuracy(
+        samples: &[Sample],
+        features: &Features,
+        weights: &Weights,
+        test: &[usize],
+        head: Head,
+    ) -> f64 {
         let answers = answers(features, weights, test);
         let hits = test.iter().zip(answers).filter(|(sample, answer)| {
             let logits = &answer[head as usize];

@@ -3,69 +3,58 @@
 
 use nalgebra::{Cholesky, DMatrix, DVector};
 
-/// Mean and whitening of a set of embeddings: the distance of `e` is the length of `W (e - mean)`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reference {
-    /// One per number of an embedding.
-    pub mean: Vec<f32>,
-    /// Lower triangular, square, row by row.
-    pub whitening: Vec<f32>,
+use crate::model::multitask::Reference;
+
+/// The reference of embeddings of equal length. The covariance is shrunk towards a multiple of the
+/// identity by oracle approximating shrinkage (Chen et al. 2010): there may be fewer pictures than
+/// numbers in an embedding, and the sample covariance alone could not be inverted.
+///
+/// `None` when there are fewer than two embeddings or all are the same.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "numbers of samples and dimensions")]
+pub fn reference_of(embeddings: &[&[f32]]) -> Option<Reference> {
+    let width = embeddings.first()?.len();
+    let count = embeddings.len();
+    if count < 2 || embeddings.iter().any(|embedding| embedding.len() != width) {
+        return None;
+    }
+    let rows = DMatrix::from_fn(count, width, |row, column| {
+        f64::from(embeddings.get(row).and_then(|row| row.get(column)).copied().unwrap_or(0.0))
+    });
+    let mean = rows.row_mean();
+    let centred = DMatrix::from_fn(count, width, |row, column| rows[(row, column)] - mean[column]);
+    let mut covariance = centred.transpose() * &centred / count as f64;
+    let (n, p) = (count as f64, width as f64);
+    let trace = covariance.trace();
+    let square = covariance.iter().map(|value| value * value).sum::<f64>();
+    if trace <= 0.0 {
+        return None;
+    }
+    let numerator = (1.0 - 2.0 / p) * square + trace * trace;
+    let denominator = (n + 1.0 - 2.0 / p) * (square - trace * trace / p);
+    let share = if denominator > 0.0 { (numerator / denominator).min(1.0) } else { 1.0 };
+    covariance *= 1.0 - share;
+    for index in 0..width {
+        covariance[(index, index)] += share * trace / p;
+    }
+    let lower = Cholesky::new(covariance)?.l();
+    let inverse = lower.solve_lower_triangular(&DMatrix::identity(width, width))?;
+    Some(Reference {
+        mean: mean.iter().map(|value| single(*value)).collect(),
+        whitening: inverse.transpose().iter().map(|value| single(*value)).collect(),
+    })
 }
 
-impl Reference {
-    /// The reference of embeddings of equal length. The covariance is shrunk towards a multiple of the
-    /// identity by oracle approximating shrinkage (Chen et al. 2010): there may be fewer pictures than
-    /// numbers in an embedding, and the sample covariance alone could not be inverted.
-    ///
-    /// `None` when there are fewer than two embeddings or all are the same.
-    #[must_use]
-    #[allow(clippy::cast_precision_loss, reason = "numbers of samples and dimensions")]
-    pub fn of(embeddings: &[&[f32]]) -> Option<Self> {
-        let width = embeddings.first()?.len();
-        let count = embeddings.len();
-        if count < 2 || embeddings.iter().any(|embedding| embedding.len() != width) {
-            return None;
-        }
-        let rows = DMatrix::from_fn(count, width, |row, column| {
-            f64::from(embeddings.get(row).and_then(|row| row.get(column)).copied().unwrap_or(0.0))
-        });
-        let mean = rows.row_mean();
-        let centred = DMatrix::from_fn(count, width, |row, column| rows[(row, column)] - mean[column]);
-        let mut covariance = centred.transpose() * &centred / count as f64;
-        let (n, p) = (count as f64, width as f64);
-        let trace = covariance.trace();
-        let square = covariance.iter().map(|value| value * value).sum::<f64>();
-        if trace <= 0.0 {
-            return None;
-        }
-        let numerator = (1.0 - 2.0 / p) * square + trace * trace;
-        let denominator = (n + 1.0 - 2.0 / p) * (square - trace * trace / p);
-        let share = if denominator > 0.0 { (numerator / denominator).min(1.0) } else { 1.0 };
-        covariance *= 1.0 - share;
-        for index in 0..width {
-            covariance[(index, index)] += share * trace / p;
-        }
-        let lower = Cholesky::new(covariance)?.l();
-        let inverse = lower.solve_lower_triangular(&DMatrix::identity(width, width))?;
-        Some(Self {
-            mean: mean.iter().map(|value| single(*value)).collect(),
-            whitening: inverse.transpose().iter().map(|value| single(*value)).collect(),
-        })
-    }
-
-    /// The distance of one embedding.
-    #[must_use]
-    pub fn distance(&self, embedding: &[f32]) -> f64 {
-        let width = self.mean.len();
-        let centred =
-            DVector::from_iterator(width, embedding.iter().zip(&self.mean).map(|(e, m)| f64::from(e - m)));
-        let rows = self.whitening.chunks(width.max(1));
-        rows.map(|row| {
-            row.iter().zip(centred.iter()).map(|(w, e)| f64::from(*w) * e).sum::<f64>().powi(2)
-        })
+/// The distance of one embedding.
+#[must_use]
+pub fn distance(reference: &Reference, embedding: &[f32]) -> f64 {
+    let width = reference.mean.len();
+    let centred =
+        DVector::from_iterator(width, embedding.iter().zip(&reference.mean).map(|(e, m)| f64::from(e - m)));
+    let rows = reference.whitening.chunks(width.max(1));
+    rows.map(|row| row.iter().zip(centred.iter()).map(|(w, e)| f64::from(*w) * e).sum::<f64>().powi(2))
         .sum::<f64>()
         .sqrt()
-    }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "single precision is what the network computes in")]
@@ -107,13 +96,13 @@ mod tests {
     }
 
     fn reference(points: &[Vec<f32>]) -> Reference {
-        Reference::of(&points.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap()
+        reference_of(&points.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
     fn distance_counts_deviations_and_not_lengths() {
         let reference = reference(&cloud(2_000, 3));
-        let at = |x, y| reference.distance(&[x, y, 0.0]);
+        let at = |x, y| distance(&reference, &[x, y, 0.0]);
         assert!(at(3.0, -1.0) < 0.2);
         assert!((at(5.0, -1.0) - 1.0).abs() < 0.15, "{}", at(5.0, -1.0));
         assert!((at(3.0, -0.8) - 1.0).abs() < 0.2, "{}", at(3.0, -0.8));
@@ -123,17 +112,17 @@ mod tests {
     fn fewer_pictures_than_dimensions_still_tell_what_is_far_away() {
         let points = cloud(40, 100);
         let reference = reference(&points[..30]);
-        let held_out: Vec<f64> = points[30..].iter().map(|point| reference.distance(point)).collect();
+        let held_out: Vec<f64> = points[30..].iter().map(|point| distance(&reference, point)).collect();
         let mut strange = points[0].clone();
         strange[7] += 4.0;
         let furthest = held_out.iter().copied().fold(0.0, f64::max);
-        assert!(reference.distance(&strange) > furthest, "{held_out:?}");
+        assert!(distance(&reference, &strange) > furthest, "{held_out:?}");
     }
 
     #[test]
     fn one_embedding_or_only_equal_ones_are_no_reference() {
-        assert!(Reference::of(&[&[1.0, 2.0]]).is_none());
-        assert!(Reference::of(&[&[1.0, 2.0], &[1.0, 2.0]]).is_none());
+        assert!(reference_of(&[&[1.0, 2.0]]).is_none());
+        assert!(reference_of(&[&[1.0, 2.0], &[1.0, 2.0]]).is_none());
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-
 use super::{Sample, class_index, class_labels};
-use crate::random::{Random, mix};
 use crate::domain::{Head, label_enum};
+use crate::random::{Random, mix};
 
 /// Share of the samples that a holdout keeps for the test.
 const HOLDOUT_SHARE: f64 = 0.2;

@@ -152,7 +152,9 @@ impl Weights {
         let bytes: Vec<(&String, &Weight, Vec<u8>)> = self
             .0
             .iter()
-            .map(|(name, weight)| (name, weight, weight.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+            .map(|(name, weight)| {
+                (name, weight, weight.values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            })
             .collect();
         let views: Result<Vec<_>, _> = bytes
             .iter()

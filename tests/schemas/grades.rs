@@ -48,6 +48,10 @@ fn a_grade_event_that_contradicts_itself_does_not_satisfy_the_schema() {
     refused(read("graded_expansion_2_without_letters"), "/exp/grade", json!(3));
     refused(read("abstained_low_confidence"), "/reasons", json!([]));
     refused(read("abstained_low_confidence"), "/status", json!("graded"));
+    refused(read("abstained_out_of_distribution"), "/training_distance", json!(-0.1));
+    let mut gated = read("abstained_by_quality_gate");
+    gated["training_distance"] = json!(1.0);
+    refused(gated, "/status", json!("abstained"));
 }
 
 fn head<G: GradeClass>(logits: &[f32], temperature: f64) -> HeadGrade<G> {
@@ -101,6 +105,7 @@ prop_compose! {
         heads in prop::option::of(heads()),
         digest in "[0-9a-f]{64}",
         untrained in any::<bool>(),
+        distance in prop::option::of(0f64..1e6),
         microseconds in prop::array::uniform3(0u32..100_000_000),
     ) -> GradeEvent {
         // A frame without heads was stopped by the quality gate, which gives its reason.
@@ -113,7 +118,8 @@ prop_compose! {
             precision: "int8+fp32".to_owned(),
         };
         let timings = Timings { decode_ms, queue_ms, inference_ms };
-        GradeEvent::new(&frame, reasons, heads, &grader, "0.1.0", timings)
+        let distance = distance.filter(|_| heads.is_some());
+        GradeEvent::new(&frame, reasons, heads, &grader, "0.1.0", timings).with_training_distance(distance)
     }
 }
 

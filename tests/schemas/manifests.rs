@@ -58,6 +58,11 @@ fn values() -> Vec<Value> {
         json!({ "seed": 1, "more": 1 }),
         json!([1]),
     ]);
+    values.extend([
+        json!({ "abstain_above": 0.5, "accepts": 1 }),
+        json!({ "abstain_above": 0.5, "accepts": 1, "more": 1 }),
+        json!({ "abstain_above": 0.5 }),
+    ]);
     values.extend([json!({ "grey_replicated": null }), json!({ "int8": null }), json!(false)]);
     for text in [
         "grey_replicated",
@@ -117,6 +122,7 @@ fn fields(manifest: &Value) -> Vec<String> {
         "/metrics",
         "/threshold",
         "/input/gamma",
+        "/out_of_distribution",
         "/heads/blastocoel",
         "/heads/exp/abstain_below",
         "/heads/te/abstain_below",

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::{HeadManifest, Manifest, ModelFile};
+use super::{HeadManifest, Manifest, ModelFile, OutOfDistribution};
 use crate::domain::{Expansion, GradeClass, Letter, object};
 use crate::model::multitask::SIDE_PX;
 
@@ -82,6 +82,9 @@ impl Manifest {
         self.heads.exp.check::<Expansion>("exp")?;
         self.heads.icm.check::<Letter>("icm")?;
         self.heads.te.check::<Letter>("te")?;
+        if let Some(limit) = &self.out_of_distribution {
+            limit.check()?;
+        }
         self.files.embedding.check("embedding")?;
         self.files.multitask.check("multitask")?;
         if self.files.embedding.generated.is_some() {
@@ -114,6 +117,19 @@ impl HeadManifest {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl OutOfDistribution {
+    fn check(&self) -> Result<(), String> {
+        if self.abstain_above <= 0.0 {
+            let limit = self.abstain_above;
+            return Err(format!("out_of_distribution.abstain_above {limit} is not above 0"));
+        }
+        if !(0.0..=1.0).contains(&self.accepts) {
+            return Err(format!("out_of_distribution.accepts {} is not within 0 and 1", self.accepts));
+        }
+        Ok(())
     }
 }
 

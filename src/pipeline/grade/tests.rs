@@ -59,7 +59,8 @@ impl Grader for FakeGrader {
             }
             let exp = HeadGrade::from_logits(&[0.0, 0.0, 0.0, 1.0, 0.0, 0.0], 1.0).ok_or(NotFinite)?;
             let letter = HeadGrade::from_logits(&[1.0, 0.0, 0.0], 1.0).ok_or(NotFinite)?;
-            Ok(Opinion { heads: Heads::new(exp, letter.clone(), letter), reasons: Vec::new() })
+            let heads = Heads::new(exp, letter.clone(), letter);
+            Ok(Opinion { heads, reasons: Vec::new(), training_distance: None })
         };
         Ok(GradedBatch {
             opinions: pictures.iter().map(opinion).collect(),

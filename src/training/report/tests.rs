@@ -1,8 +1,8 @@
 use super::*;
+use crate::random::Random;
 use crate::training::evaluation::{
     Abstention, ClassCount, DataSummary, FoldAnswers, HeadAbstention, HeadCounts,
 };
-use crate::random::Random;
 use crate::training::{HeadEvaluation, Scored, Threshold, class_labels};
 
 /// A share of 0 to 1.

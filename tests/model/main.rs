@@ -1,6 +1,8 @@
 //! The model room against a real ONNX Runtime, which is fetched into the cache on first use.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
+mod answers;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -192,7 +194,7 @@ impl WeightSource for OnlyNan {
 #[test]
 fn a_model_whose_answers_are_not_numbers_fails_its_warm_up() {
     let folder = tempfile::tempdir().unwrap();
-    with_networks(folder.path(), &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), &[]))]);
+    with_networks(folder.path(), &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), None, &[]))]);
     let error = refusal(&settings(folder.path()));
     assert!(error.contains("warm-up on cpu") && error.contains("not finite"), "{error}");
 }
@@ -229,12 +231,17 @@ fn small_embedding(is_nan_for_black: bool) -> Vec<u8> {
 }
 
 fn small_multitask(te_is_nan_for_black: bool) -> Vec<u8> {
+    small_multitask_with(te_is_nan_for_black, |_, _| {})
+}
+
+fn small_multitask_with(te_is_nan_for_black: bool, more: impl FnOnce(&mut GraphBuilder, &Tensor)) -> Vec<u8> {
     let mut graph = GraphBuilder::new("grades_without_embedding");
     let means = channel_means(&mut graph);
     graph.input("embedding", &[BATCH, Dim::Fixed(384)]);
     for (head, classes) in [("exp", 6), ("icm", 3), ("shared", 4)] {
         constant(&mut graph, head, &means, classes, 0.0);
     }
+    more(&mut graph, &means);
     let from = if te_is_nan_for_black { square_roots(&mut graph, &means) } else { means };
     constant(&mut graph, "te", &from, 3, 0.0);
     graph.finish(&[])

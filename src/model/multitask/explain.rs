@@ -1,0 +1,72 @@
+//! What the network says besides grades: where its heads looked, and how far the picture lies from
+//! what it was trained on.
+//!
+//! Everything is written with operators that ONNX Runtime has on a GPU too, which `ArgMax` of this
+//! opset is not: a node without a kernel there would keep the whole network off it.
+
+use super::{BATCH, EMBEDDING_WIDTH, HeadLayer, MAP_SIDE, Net, RESNET_WIDTH, Reference};
+use crate::model::onnx::{Attribute, Dim, Tensor};
+
+const CELLS: usize = MAP_SIDE * MAP_SIDE;
+
+/// The way back from a logit to the feature maps: activations behind their ReLU, weights `[out, in]`.
+pub(super) struct Layers<'a> {
+    pub(super) shared: &'a Tensor,
+    pub(super) fusion: &'a Tensor,
+    pub(super) seen: &'a Tensor,
+    pub(super) embedding_layer: &'a Tensor,
+    pub(super) feature_maps: &'a Tensor,
+}
+
+impl Net<'_> {
+    /// One output `[b, 7, 7]` per head. The network is piecewise linear, so the derivative of a logit
+    /// with respect to the features is a product of matrices and of the ReLUs' derivatives, 0 or 1.
+    pub(super) fn maps(&mut self, heads: &[HeadLayer], layers: &Layers<'_>) {
+        let shared_open = self.graph.node("map.shared_open", "Sign", &[layers.shared], &[]);
+        let seen_open = self.graph.node("map.seen_open", "Sign", &[layers.seen], &[]);
+        let flat = self.graph.shape("map.flat_shape", &[0, RESNET_WIDTH, CELLS]);
+        let flat = self.graph.node("map.flat", "Reshape", &[layers.feature_maps, &flat], &[]);
+        let row = self.graph.shape("map.row_shape", &[0, 1, RESNET_WIDTH]);
+        let square = self.graph.shape("map.square_shape", &[0, MAP_SIDE, MAP_SIDE]);
+        let one = self.graph.weight("map.one", &[1], &[1.0]);
+        #[allow(clippy::cast_precision_loss, reason = "49 is exact")]
+        let per_cell = self.graph.weight("map.per_cell", &[1], &[1.0 / CELLS as f32]);
+        for head in heads {
+            let mut node = |step: &str, op_type: &str, inputs: &[&Tensor], attributes: &[Attribute<'_>]| {
+                self.graph.node(&format!("{}_map.{step}", head.name), op_type, inputs, attributes)
+            };
+            // 1 for the largest logit, 0 for the others; two that are equal both count.
+            let axes = [Attribute::Ints("axes", &[1]), Attribute::Int("keepdims", 1)];
+            let largest = node("largest", "ReduceMax", &[&head.logits], &axes);
+            let behind = node("behind", "Sub", &[&head.logits, &largest], &[]);
+            let behind = node("is_behind", "Sign", &[&behind], &[]);
+            let class = node("class", "Add", &[&behind, &one], &[]);
+            // Each step is the derivative with respect to the layer it is named after.
+            let shared = node("shared", "MatMul", &[&class, &head.weight], &[]);
+            let shared = node("shared_open", "Mul", &[&shared, &shared_open], &[]);
+            let seen = node("seen", "MatMul", &[&shared, layers.fusion], &[]);
+            let seen = node("seen_open", "Mul", &[&seen, &seen_open], &[]);
+            let pooled = node("pooled", "MatMul", &[&seen, layers.embedding_layer], &[]);
+            let pooled = node("per_cell", "Mul", &[&pooled, &per_cell], &[]);
+            let pooled = node("row", "Reshape", &[&pooled, &row], &[]);
+            let map = node("signed", "MatMul", &[&pooled, &flat], &[]);
+            let map = node("square", "Reshape", &[&map, &square], &[]);
+            let map = self.graph.node(&format!("{}_map", head.name), "Relu", &[&map], &[]);
+            self.graph.output(&map, &[BATCH, Dim::Fixed(MAP_SIDE), Dim::Fixed(MAP_SIDE)]);
+        }
+    }
+
+    /// The mean is subtracted first: the difference is small against both, and single precision would
+    /// lose it in the difference of two products.
+    pub(super) fn distance(&mut self, embedding: &Tensor, reference: &Reference) {
+        let mean = self.graph.weight("reference.mean", &[1, EMBEDDING_WIDTH], &reference.mean);
+        let square = [EMBEDDING_WIDTH; 2];
+        let whitening = self.graph.weight("reference.whitening", &square, &reference.whitening);
+        let centred = self.graph.node("reference.centred", "Sub", &[embedding, &mean], &[]);
+        let inputs = [&centred, &whitening];
+        let white = self.graph.node("reference.white", "Gemm", &inputs, &[Attribute::Int("transB", 1)]);
+        let axes = [Attribute::Ints("axes", &[1]), Attribute::Int("keepdims", 0)];
+        let distance = self.graph.node("distance", "ReduceL2", &[&white], &axes);
+        self.graph.output(&distance, &[BATCH]);
+    }
+}

@@ -3,8 +3,12 @@
 //! The messages follow `onnx.proto3` of ONNX 1.16 field by field; what is not used is left out,
 //! which the wire format allows. Encoding is deterministic: equal graphs give equal bytes.
 
+mod read;
+
 use half::f16;
 use prost::Message;
+
+pub use read::read_weights;
 
 /// Opset of the standard operators.
 const OPSET: i64 = 17;

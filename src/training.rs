@@ -7,8 +7,18 @@
 
 #[cfg(feature = "train")]
 pub mod augment;
+#[cfg(feature = "train")]
+pub mod bundle;
 pub mod calibrate;
+#[cfg(feature = "train")]
+pub mod card;
+#[cfg(feature = "train")]
+pub mod cross_validate;
 pub mod data;
+#[cfg(feature = "train")]
+pub mod encode;
+#[cfg(feature = "train")]
+pub mod end_to_end;
 pub mod evaluation;
 pub mod figures;
 #[cfg(feature = "train")]
@@ -27,6 +37,8 @@ pub mod reference;
 pub mod report;
 pub mod split;
 pub mod table;
+#[cfg(feature = "train")]
+pub mod trainer;
 #[cfg(feature = "train")]
 pub mod weights;
 
@@ -124,6 +136,15 @@ pub enum TrainingError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The set cannot be cut.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// An encoder or bundle cannot be used.
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+    /// An encoder failed on a picture.
+    #[error("encoding the pictures: {0}")]
+    Encode(String),
     /// The loss is no longer a number.
     #[error("training diverged in epoch {epoch} at a learning rate of {learning_rate}: choose a lower one")]
     Diverged {

@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &["domain", "pipeline::grade"]),
     ("random", &[]),
     ("incubator", &["domain", "random"]),
-    ("training", &["domain", "model", "random"]),
+    ("training", &["domain", "model", "pipeline::grade", "random"]),
     ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (

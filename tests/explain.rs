@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use memebg::domain::{Image, ImageLocation, Letter, MediaType, Picture};
 use memebg::incubator::{Embryo, LabelledPicture, LabelledSet, Renderer};
-use memebg::model::onnx::{Attribute, Dim, GraphBuilder};
+use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Storage};
 use memebg::model::{DevicePolicy, Map, ModelSettings, RuntimeSettings, load_examiner};
 use memebg::pipeline::decode::{self, DecodeSettings};
 use serde_json::{Value, json};
@@ -192,7 +192,7 @@ fn an_explanation_is_a_picture_beside_the_grade() {
 /// The channel means of a picture through one layer of zeros: the smallest network of its shape.
 fn small_network(inputs: &[(&str, &[Dim])], outputs: &[(&str, usize)]) -> Vec<u8> {
     let batch = Dim::Dynamic("b");
-    let mut graph = GraphBuilder::new("small");
+    let mut graph = GraphBuilder::new("small", Storage::Single);
     let image = graph.input("image", &[batch, Dim::Fixed(3), Dim::Fixed(SIDE_PX), Dim::Fixed(SIDE_PX)]);
     for (name, dims) in inputs {
         graph.input(name, dims);

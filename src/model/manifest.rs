@@ -142,7 +142,8 @@ pub struct ModelFile {
     /// ONNX opset of the standard operators.
     #[serde(deserialize_with = "whole")]
     pub opset: u32,
-    /// Arithmetic.
+    /// Arithmetic, not storage: a file that keeps its weights in half precision and computes in single
+    /// precision is `fp32`.
     pub precision: Precision,
     /// Most frames in one run. 1 where an answer would depend on the rest of the batch, as it does
     /// with dynamic int8, which scales over all of it.
@@ -163,7 +164,7 @@ pub struct Generated {
 }
 
 label_enum! {
-    /// Arithmetic of a model.
+    /// Arithmetic of a model, however its weights are stored.
     Precision {
         /// 8-bit integers.
         Int8 = "int8",

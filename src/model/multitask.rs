@@ -10,7 +10,7 @@ mod resnet;
 
 pub use resnet::STAGES;
 
-use super::onnx::{Attribute, Dim, GraphBuilder, Tensor};
+use super::onnx::{Attribute, Dim, GraphBuilder, Storage, Tensor};
 use crate::domain::{Expansion, GradeClass, Head, Letter};
 
 /// Side of the square input picture, pixels.
@@ -49,12 +49,17 @@ pub struct Reference {
 ///   with one average pool behind the features the same as HiResCAM, Draelos 2020);
 /// - with a `reference`, `distance` `[b]`: the Mahalanobis distance of the embedding from the training
 ///   set (Lee 2018).
+///
+/// `storage` says how the weights are kept; the reference is kept in single precision, because the
+/// distance is a small difference that large numbers leave. Whatever the storage, the network computes
+/// in single precision, so that in a manifest its precision is `fp32`.
 pub fn multitask_onnx(
     weights: &mut dyn WeightSource,
     reference: Option<&Reference>,
+    storage: Storage,
     metadata: &[(&str, &str)],
 ) -> Vec<u8> {
-    let mut net = Net { graph: GraphBuilder::new("memebg_multitask"), weights };
+    let mut net = Net { graph: GraphBuilder::new("memebg_multitask", storage), weights };
     let image = net.image();
     let embedding = net.graph.input("embedding", &[BATCH, Dim::Fixed(EMBEDDING_WIDTH)]);
 
@@ -87,10 +92,10 @@ pub fn multitask_onnx(
     net.graph.finish(metadata)
 }
 
-/// The ResNet of the multitask network alone, as an ONNX file: `image` f32`[b, 3, 224, 224]` gives
-/// `features` f32`[b, 512]`.
+/// The ResNet of the multitask network alone, as an ONNX file in single precision: `image` f32`[b, 3,
+/// 224, 224]` gives `features` f32`[b, 512]`.
 pub fn resnet18_onnx(weights: &mut dyn WeightSource, metadata: &[(&str, &str)]) -> Vec<u8> {
-    let mut net = Net { graph: GraphBuilder::new("memebg_resnet18"), weights };
+    let mut net = Net { graph: GraphBuilder::new("memebg_resnet18", Storage::Single), weights };
     let image = net.image();
     let feature_maps = net.resnet18(&image);
     let features = net.pool(&feature_maps);

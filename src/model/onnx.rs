@@ -3,7 +3,12 @@
 //! The messages follow `onnx.proto3` of ONNX 1.16 field by field; what is not used is left out,
 //! which the wire format allows. Encoding is deterministic: equal graphs give equal bytes.
 
+mod read;
+
+use half::f16;
 use prost::Message;
+
+pub use read::read_weights;
 
 /// Opset of the standard operators.
 const OPSET: i64 = 17;
@@ -12,9 +17,13 @@ const IR_VERSION: i64 = 8;
 /// `TensorProto.DataType`.
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
+const FLOAT16: i32 = 10;
 /// `AttributeProto.AttributeType`.
 const ATTRIBUTE_INT: i32 = 2;
 const ATTRIBUTE_INTS: i32 = 7;
+/// What the name of a weight in half precision ends with. The name itself is that of the same weight
+/// in single precision, which the network computes with.
+const HALF_SUFFIX: &str = ".half";
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
@@ -162,18 +171,29 @@ pub enum Attribute<'a> {
     Ints(&'static str, &'a [i64]),
 }
 
+/// How the weights of a network are kept in its file. It computes in single precision either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// As they are.
+    Single,
+    /// Rounded to half precision (IEEE 754 binary16, to nearest, ties to even) and widened again when
+    /// the file is loaded: half the length. A weight beyond 65504 becomes infinite.
+    Half,
+}
+
 /// Builds one graph of single-precision tensors, node by node in the order of computation. Only the
 /// shapes that a node reshapes to are integers.
 #[derive(Debug)]
 pub struct GraphBuilder {
     graph: GraphProto,
+    storage: Storage,
 }
 
 impl GraphBuilder {
     /// An empty graph. `name` is what a viewer shows.
     #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self { graph: GraphProto { name: name.to_owned(), ..GraphProto::default() } }
+    pub fn new(name: &str, storage: Storage) -> Self {
+        Self { graph: GraphProto { name: name.to_owned(), ..GraphProto::default() }, storage }
     }
 
     /// Declares an input.
@@ -182,27 +202,41 @@ impl GraphBuilder {
         Tensor(name.to_owned())
     }
 
-    /// Adds a constant of the given shape, `values` in row-major order.
+    /// Adds a weight of the given shape, `values` in row-major order. One of fewer than two
+    /// dimensions, such as a bias, is a [`constant`]: it is short, and added where rounding shows.
+    ///
+    /// [`constant`]: GraphBuilder::constant
     pub fn weight(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Tensor {
+        if self.storage == Storage::Single || dims.len() < 2 {
+            return self.constant(name, dims, values);
+        }
+        let raw_data = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+        let stored = self.initializer(&format!("{name}{HALF_SUFFIX}"), dims, FLOAT16, raw_data);
+        // ONNX Runtime folds what depends on constants only when it loads a file.
+        self.node(name, "Cast", &[&stored], &[Attribute::Int("to", FLOAT.into())])
+    }
+
+    /// Adds a constant of the given shape, `values` in row-major order, kept as it is whatever the
+    /// [`Storage`].
+    pub fn constant(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Tensor {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len(), "{name}");
+        self.initializer(name, dims, FLOAT, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    fn initializer(&mut self, name: &str, dims: &[usize], data_type: i32, raw_data: Vec<u8>) -> Tensor {
         self.graph.initializer.push(TensorProto {
             dims: dims.iter().map(|dim| to_i64(*dim)).collect(),
-            data_type: FLOAT,
+            data_type,
             name: name.to_owned(),
-            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            raw_data,
         });
         Tensor(name.to_owned())
     }
 
     /// Adds the shape that a `Reshape` takes: 0 keeps a length as it is.
     pub fn shape(&mut self, name: &str, lengths: &[usize]) -> Tensor {
-        self.graph.initializer.push(TensorProto {
-            dims: vec![to_i64(lengths.len())],
-            data_type: INT64,
-            name: name.to_owned(),
-            raw_data: lengths.iter().flat_map(|length| to_i64(*length).to_le_bytes()).collect(),
-        });
-        Tensor(name.to_owned())
+        let raw_data = lengths.iter().flat_map(|length| to_i64(*length).to_le_bytes()).collect();
+        self.initializer(name, &[lengths.len()], INT64, raw_data)
     }
 
     /// Adds a node with one output. The output carries the node's name, so that an [`output`] of

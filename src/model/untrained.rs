@@ -5,13 +5,14 @@
 //! used whose results IEEE 754 fixes to the last bit: multiplication, division, square root.
 
 use super::multitask::{WeightSource, multitask_onnx};
+use super::onnx::Storage;
 
 /// The multitask network of `seed` as an ONNX file.
 #[must_use]
 pub fn untrained_multitask(seed: u64) -> Vec<u8> {
     let seed_text = seed.to_string();
     let metadata = [("untrained", "true"), ("seed", seed_text.as_str())];
-    multitask_onnx(&mut RandomWeights(SplitMix64(seed)), None, &metadata)
+    multitask_onnx(&mut RandomWeights(SplitMix64(seed)), None, Storage::Single, &metadata)
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014).

@@ -16,7 +16,7 @@ const FEATURES: usize = 512;
 const SHARED: usize = 128;
 
 /// Numbers within [-1, 1) that nobody chose.
-fn arbitrary(seed: u64, index: usize) -> f64 {
+pub(super) fn arbitrary(seed: u64, index: usize) -> f64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -26,7 +26,7 @@ fn arbitrary(seed: u64, index: usize) -> f64 {
 /// A network whose ResNet can be followed by hand: the stem looks at single pixels, the blocks pass
 /// on what comes in. The layers behind it have arbitrary weights, which are kept.
 #[derive(Default)]
-struct Wired(HashMap<String, Vec<f32>>);
+pub(super) struct Wired(pub(super) HashMap<String, Vec<f32>>);
 
 impl WeightSource for Wired {
     fn weights(&mut self, name: &str, dims: &[usize]) -> Vec<f32> {
@@ -108,7 +108,7 @@ impl Wired {
 
 /// An embedding that does not depend on the picture.
 fn fixed_embedding(values: &[f32]) -> Vec<u8> {
-    let mut graph = GraphBuilder::new("fixed_embedding");
+    let mut graph = GraphBuilder::new("fixed_embedding", Storage::Single);
     let means = channel_means(&mut graph);
     let weight = graph.weight("weight", &[3, 384], &[0.0; 3 * 384]);
     let bias = graph.weight("bias", &[384], values);
@@ -128,7 +128,7 @@ fn a_map_says_what_each_part_of_the_picture_adds_to_the_largest_logit() {
     let folder = tempfile::tempdir().unwrap();
     let embedding: Vec<f32> = (0..384).map(|index| arbitrary(3, index) as f32).collect();
     let mut wired = Wired::default();
-    let multitask = multitask_onnx(&mut wired, None, &[]);
+    let multitask = multitask_onnx(&mut wired, None, Storage::Single, &[]);
     with_networks(folder.path(), &[("embedding", &fixed_embedding(&embedding)), ("multitask", &multitask)]);
     let mut examiner = load_examiner(&settings(folder.path())).unwrap();
     assert!(examiner.has_maps());
@@ -183,7 +183,7 @@ fn the_distance_is_that_of_mahalanobis() {
         .sum::<f64>()
         .sqrt();
     let reference = Reference { mean, whitening };
-    let multitask = multitask_onnx(&mut Wired::default(), Some(&reference), &[]);
+    let multitask = multitask_onnx(&mut Wired::default(), Some(&reference), Storage::Single, &[]);
     with_networks(folder.path(), &[("embedding", &fixed_embedding(&embedding)), ("multitask", &multitask)]);
     let answer = load_examiner(&settings(folder.path())).unwrap().answer(&picture(1)).unwrap();
     assert_eq!(answer.embedding, embedding);

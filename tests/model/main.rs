@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod answers;
+mod storage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use memebg::domain::{AbstainReason, GradeClass, Picture, Probabilities};
 use memebg::model::multitask::{WeightSource, multitask_onnx};
-use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Tensor};
+use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Storage, Tensor};
 use memebg::model::untrained::untrained_multitask;
 use memebg::model::{Bundle, DevicePolicy, ModelSettings, RuntimeSettings, load_graders as load};
 use memebg::pipeline::grade::NotFinite;
@@ -194,7 +195,10 @@ impl WeightSource for OnlyNan {
 #[test]
 fn a_model_whose_answers_are_not_numbers_fails_its_warm_up() {
     let folder = tempfile::tempdir().unwrap();
-    with_networks(folder.path(), &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), None, &[]))]);
+    with_networks(
+        folder.path(),
+        &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), None, Storage::Single, &[]))],
+    );
     let error = refusal(&settings(folder.path()));
     assert!(error.contains("warm-up on cpu") && error.contains("not finite"), "{error}");
 }
@@ -223,7 +227,7 @@ fn square_roots(graph: &mut GraphBuilder, means: &Tensor) -> Tensor {
 }
 
 fn small_embedding(is_nan_for_black: bool) -> Vec<u8> {
-    let mut graph = GraphBuilder::new("small_embedding");
+    let mut graph = GraphBuilder::new("small_embedding", Storage::Single);
     let means = channel_means(&mut graph);
     let from = if is_nan_for_black { square_roots(&mut graph, &means) } else { means };
     constant(&mut graph, "embedding", &from, 384, 0.0);
@@ -235,7 +239,7 @@ fn small_multitask(te_is_nan_for_black: bool) -> Vec<u8> {
 }
 
 fn small_multitask_with(te_is_nan_for_black: bool, more: impl FnOnce(&mut GraphBuilder, &Tensor)) -> Vec<u8> {
-    let mut graph = GraphBuilder::new("grades_without_embedding");
+    let mut graph = GraphBuilder::new("grades_without_embedding", Storage::Single);
     let means = channel_means(&mut graph);
     graph.input("embedding", &[BATCH, Dim::Fixed(384)]);
     for (head, classes) in [("exp", 6), ("icm", 3), ("shared", 4)] {
@@ -338,7 +342,7 @@ fn a_changed_or_missing_file_is_refused_by_name() {
 
 #[test]
 fn a_network_with_weights_in_another_file_is_refused_by_name() {
-    let mut graph = GraphBuilder::new("embedding");
+    let mut graph = GraphBuilder::new("embedding", Storage::Single);
     let means = channel_means(&mut graph);
     constant(&mut graph, "embedding", &means, 384, 0.0);
     let mut data = graph.finish(&[]);

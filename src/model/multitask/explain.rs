@@ -28,9 +28,9 @@ impl Net<'_> {
         let flat = self.graph.node("map.flat", "Reshape", &[layers.feature_maps, &flat], &[]);
         let row = self.graph.shape("map.row_shape", &[0, 1, RESNET_WIDTH]);
         let square = self.graph.shape("map.square_shape", &[0, MAP_SIDE, MAP_SIDE]);
-        let one = self.graph.weight("map.one", &[1], &[1.0]);
+        let one = self.graph.constant("map.one", &[1], &[1.0]);
         #[allow(clippy::cast_precision_loss, reason = "49 is exact")]
-        let per_cell = self.graph.weight("map.per_cell", &[1], &[1.0 / CELLS as f32]);
+        let per_cell = self.graph.constant("map.per_cell", &[1], &[1.0 / CELLS as f32]);
         for head in heads {
             let mut node = |step: &str, op_type: &str, inputs: &[&Tensor], attributes: &[Attribute<'_>]| {
                 self.graph.node(&format!("{}_map.{step}", head.name), op_type, inputs, attributes)
@@ -59,9 +59,9 @@ impl Net<'_> {
     /// The mean is subtracted first: the difference is small against both, and single precision would
     /// lose it in the difference of two products.
     pub(super) fn distance(&mut self, embedding: &Tensor, reference: &Reference) {
-        let mean = self.graph.weight("reference.mean", &[1, EMBEDDING_WIDTH], &reference.mean);
+        let mean = self.graph.constant("reference.mean", &[1, EMBEDDING_WIDTH], &reference.mean);
         let square = [EMBEDDING_WIDTH; 2];
-        let whitening = self.graph.weight("reference.whitening", &square, &reference.whitening);
+        let whitening = self.graph.constant("reference.whitening", &square, &reference.whitening);
         let centred = self.graph.node("reference.centred", "Sub", &[embedding, &mean], &[]);
         let inputs = [&centred, &whitening];
         let white = self.graph.node("reference.white", "Gemm", &inputs, &[Attribute::Int("transB", 1)]);

@@ -1,18 +1,21 @@
 //! The training room: from labelled pictures to a bundle, and to figures that say how good it is.
 //!
 //! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
-//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest; [`evaluation`] is
-//! the result, which [`report`] shows in a browser and [`table`] in a terminal. These need no training
-//! stack. What does is behind the cargo feature `train`.
+//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`distribution`]
+//! counts pictures that a model was not made for; [`evaluation`] is the result, of [`finished`] models
+//! too, which [`report`] shows in a browser and [`table`] in a terminal. These need no training stack.
+//! What does is behind the cargo feature `train`.
 
 #[cfg(feature = "train")]
 pub mod augment;
 pub mod calibrate;
 pub mod data;
+pub mod distribution;
 pub mod evaluation;
 pub mod figures;
 #[cfg(feature = "train")]
 pub mod finetune;
+pub mod finished;
 #[cfg(feature = "train")]
 pub mod fit;
 #[cfg(feature = "train")]
@@ -31,7 +34,8 @@ pub mod table;
 pub mod weights;
 
 pub use calibrate::Threshold;
-pub use data::{LabelledImages, Sample};
+pub use data::{DataError, LabelledImages, Sample};
+pub use distribution::OutOfDistribution;
 pub use evaluation::{Evaluation, FoldAnswers, HeadEvaluation};
 pub use figures::HeadFigures;
 pub use paired::PairedTest;

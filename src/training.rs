@@ -1,9 +1,10 @@
 //! The training room: from labelled pictures to a bundle, and to figures that say how good it is.
 //!
 //! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
-//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest; [`evaluation`] is
-//! the result, which [`report`] shows in a browser and [`table`] in a terminal. These need no training
-//! stack. What does is behind the cargo feature `train`.
+//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`distribution`]
+//! counts pictures that a model was not made for; [`evaluation`] is the result, of [`finished`] models
+//! too, which [`report`] shows in a browser and [`table`] in a terminal. These need no training stack.
+//! What does is behind the cargo feature `train`.
 
 #[cfg(feature = "train")]
 pub mod augment;
@@ -15,6 +16,7 @@ pub mod card;
 #[cfg(feature = "train")]
 pub mod cross_validate;
 pub mod data;
+pub mod distribution;
 #[cfg(feature = "train")]
 pub mod encode;
 #[cfg(feature = "train")]
@@ -23,6 +25,7 @@ pub mod evaluation;
 pub mod figures;
 #[cfg(feature = "train")]
 pub mod finetune;
+pub mod finished;
 #[cfg(feature = "train")]
 pub mod fit;
 #[cfg(feature = "train")]
@@ -43,7 +46,8 @@ pub mod trainer;
 pub mod weights;
 
 pub use calibrate::Threshold;
-pub use data::{LabelledImages, Sample};
+pub use data::{DataError, LabelledImages, Sample};
+pub use distribution::OutOfDistribution;
 pub use evaluation::{Evaluation, FoldAnswers, HeadEvaluation};
 pub use figures::HeadFigures;
 pub use paired::PairedTest;

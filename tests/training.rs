@@ -13,6 +13,7 @@ use memebg::model::manifest::OutOfDistribution;
 use memebg::model::multitask::SIDE_PX;
 use memebg::model::{Bundle, DevicePolicy, ModelSettings, RuntimeSettings, load_examiner};
 use memebg::random::Random;
+use memebg::training::Sample;
 use memebg::training::bundle::{Calibration, Trained};
 use memebg::training::end_to_end::{Material, Stage, shapes, train};
 use memebg::training::finetune::Normalisation;
@@ -20,9 +21,9 @@ use memebg::training::fit::{Parts, Schedule};
 use memebg::training::loss::{Targets, Task};
 use memebg::training::reference::{distance, reference_of};
 use memebg::training::weights::Weights;
-use memebg::training::Sample;
 
-const NORMALISATION: Normalisation = Normalisation { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+const NORMALISATION: Normalisation =
+    Normalisation { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
 /// Largest difference between a logit of the trainer and of ONNX Runtime.
 const TOLERANCE: f32 = 1e-4;
@@ -79,8 +80,12 @@ fn the_trainer_and_the_served_network_give_the_same_logits() {
     let samples: Vec<&Sample> = samples.iter().collect();
     let weights = lively_weights();
     let base = Bundle::open(&demo(), Path::new("")).unwrap();
-    let points: Vec<Vec<f32>> =
-        (0..8).map(|seed| { let mut random = Random::new(seed); (0..384).map(|_| random.about(0.0, 1.0)).collect() }).collect();
+    let points: Vec<Vec<f32>> = (0..8)
+        .map(|seed| {
+            let mut random = Random::new(seed);
+            (0..384).map(|_| random.about(0.0, 1.0)).collect()
+        })
+        .collect();
     let reference = reference_of(&points.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
     let trained = Trained {
         weights: weights.clone().without_parts(),
@@ -101,8 +106,12 @@ fn the_trainer_and_the_served_network_give_the_same_logits() {
 
     let embeddings: Vec<Vec<f32>> = answers.iter().map(|answer| answer.embedding.clone()).collect();
     let targets = Targets::new(&samples, &[], Task::Multi);
-    let material =
-        Material { samples: &samples, embeddings: &embeddings, targets: &targets, normalisation: NORMALISATION };
+    let material = Material {
+        samples: &samples,
+        embeddings: &embeddings,
+        targets: &targets,
+        normalisation: NORMALISATION,
+    };
     let in_trainer = material.answers(&weights, &[0, 1, 2, 3]);
     let mut differing = 0.0_f32;
     for (answer, trainer) in answers.iter().zip(&in_trainer) {
@@ -131,8 +140,12 @@ fn a_training_that_was_killed_goes_on_and_ends_with_the_same_network() {
     let embeddings = vec![vec![0.5; 384]; samples.len()];
     let fit: Vec<usize> = (0..4).collect();
     let targets = Targets::new(&samples, &fit, Task::Multi);
-    let material =
-        Material { samples: &samples, embeddings: &embeddings, targets: &targets, normalisation: NORMALISATION };
+    let material = Material {
+        samples: &samples,
+        embeddings: &embeddings,
+        targets: &targets,
+        normalisation: NORMALISATION,
+    };
     let parts = Parts { fit: &fit, validation: &[4, 5] };
     let schedule =
         Schedule { epochs: 3, batch: 2, learning_rate: 1e-3, weight_decay: 0.01, patience: 9, seed: 4 };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use chrono::Utc;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::evaluate::{Encoders, EvaluateArgs, Init, share};
@@ -117,13 +117,19 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
     // Whole or not at all: a bundle without its card never has its name.
     let unfinished = sibling(&args.out, "unfinished");
     trained.write(&unfinished, metrics(&evaluation, &[]))?;
-    let tests = tests.iter().map(|test| measured(config, &unfinished, test)).collect::<Result<Vec<_>, _>>()?;
+    let tests =
+        tests.iter().map(|test| measured(config, &unfinished, test)).collect::<Result<Vec<_>, _>>()?;
     trained.write(&unfinished, metrics(&evaluation, &tests))?;
     let manifest = Bundle::open(&unfinished, &config.model.runtime.cache_dir)?.manifest().clone();
     let encoders = encoders_in_words(args, &prepared);
     let recipe = [recipe(args)];
-    let card =
-        Card { manifest: &manifest, held_out: &evaluation, tests: &tests, recipe: &recipe, encoders: &encoders };
+    let card = Card {
+        manifest: &manifest,
+        held_out: &evaluation,
+        tests: &tests,
+        recipe: &recipe,
+        encoders: &encoders,
+    };
     write(&unfinished.join("CARD.md"), card.markdown().as_bytes())?;
     fs::rename(&unfinished, &args.out).with_context(|| format!("{} cannot be made", args.out.display()))?;
     drop(fs::remove_dir_all(sibling(&args.out, "training")));
@@ -144,9 +150,8 @@ pub(super) fn cross_validate(
 ) -> anyhow::Result<Evaluation> {
     let began = Instant::now();
     let prepared = Prepared::new(config, images, args.init.as_ref(), args.seed, args.json)?;
-    let mut notes = vec![
-        "The figures are of pictures that the network which graded them was not trained on.".to_owned(),
-    ];
+    let mut notes =
+        vec!["The figures are of pictures that the network which graded them was not trained on.".to_owned()];
     let (heads, encoders, abstention) = match args.encoders {
         Encoders::Frozen => {
             let bar = bar("networks", args.json)?;
@@ -160,7 +165,8 @@ pub(super) fn cross_validate(
                 &done,
             )?;
             let heads = Head::ALL.iter().zip(&answers.multi).zip(&answers.single);
-            let heads = heads.filter_map(|((head, multi), single)| HeadEvaluation::of(*head, multi, Some(single)));
+            let heads =
+                heads.filter_map(|((head, multi), single)| HeadEvaluation::of(*head, multi, Some(single)));
             (heads.collect(), "frozen", None)
         }
         Encoders::Finetune => {
@@ -168,7 +174,9 @@ pub(super) fn cross_validate(
                 protocol == Protocol::Holdout,
                 "--encoders finetune trains for hours: only --protocol holdout is offered"
             );
-            notes.push("Single-task networks were not trained: one training takes as long as it takes.".to_owned());
+            notes.push(
+                "Single-task networks were not trained: one training takes as long as it takes.".to_owned(),
+            );
             let cache = cache_dir(&config.model.runtime.cache_dir)?;
             let folder = cache.join("training").join(format!("{}-{}", images.sha256, args.seed));
             let outcome = prepared.end_to_end(args.seed, args.risk_target, &folder, args.json)?;
@@ -198,7 +206,6 @@ struct Prepared<'a> {
     base: Bundle,
     resnet: Weights,
     stages: Vec<Stage>,
-    from_scratch: bool,
 }
 
 impl<'a> Prepared<'a> {
@@ -231,7 +238,7 @@ impl<'a> Prepared<'a> {
         let done = |done| counted(&bar, done, total);
         let cache = cache_dir(&config.model.runtime.cache_dir)?;
         let features = features(&samples, views(total), seed, &mut encoders, &cache, &done)?;
-        Ok(Self { samples, graded, features, base, resnet, stages: stages(from_scratch, seed), from_scratch })
+        Ok(Self { samples, graded, features, base, resnet, stages: stages(from_scratch, seed) })
     }
 
     fn set(&self) -> Set<'_> {
@@ -312,7 +319,9 @@ fn encoders_in_words(args: &TrainArgs, prepared: &Prepared<'_>) -> String {
     let Manifest { name, version, .. } = prepared.base.manifest();
     let resnet = match &args.init {
         Some(Init::Scratch) => "random weights".to_owned(),
-        Some(Init::File(path)) => format!("the weights of {}", path.file_name().unwrap_or_default().to_string_lossy()),
+        Some(Init::File(path)) => {
+            format!("the weights of {}", path.file_name().unwrap_or_default().to_string_lossy())
+        }
         None => format!("the ResNet of {name} {version}"),
     };
     let what = match args.encoders {

@@ -59,11 +59,14 @@ impl Trained<'_> {
     ///
     /// # Errors
     /// When a file cannot be written, or the manifest would be refused.
-    pub fn write(&self, dir: &Path, metrics: BTreeMap<String, serde_json::Value>) -> Result<(), TrainingError> {
+    pub fn write(
+        &self,
+        dir: &Path,
+        metrics: BTreeMap<String, serde_json::Value>,
+    ) -> Result<(), TrainingError> {
         fs::create_dir_all(dir).map_err(|error| wrong(dir, error))?;
         let from = [("training_data", self.training_data.as_str())];
-        let network =
-            multitask_onnx(&mut self.weights.clone(), Some(&self.reference), Storage::Half, &from);
+        let network = multitask_onnx(&mut self.weights.clone(), Some(&self.reference), Storage::Half, &from);
         let base = self.base.manifest();
         let mut manifest = base.clone();
         manifest.name.clone_from(&self.name);

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::evaluation::{Abstention, Arm, Evaluation, HeadAbstention};
 use super::HeadEvaluation;
+use super::evaluation::{Abstention, Arm, Evaluation, HeadAbstention};
 use crate::model::Manifest;
 
 /// What a card is written from.
@@ -97,10 +97,14 @@ impl Card<'_> {
             ));
         }
         line("\n## Intended use\n");
-        line("Decision support for embryologists: every grade is preliminary and a person decides. Not for ranking,");
+        line(
+            "Decision support for embryologists: every grade is preliminary and a person decides. Not for ranking,",
+        );
         line("selecting or discarding embryos without one.\n");
         line("## Limits\n");
-        line("- The figures hold for pictures like those of the sets above: another microscope, magnification or");
+        line(
+            "- The figures hold for pictures like those of the sets above: another microscope, magnification or",
+        );
         line("  clinic is another set. Measure it: `memebg evaluate --data DIR`.");
         line("- A class with few pictures has a recall that a handful of them decides.");
         line("- One picture, one focal plane: what lies out of focus is not seen.\n");
@@ -164,7 +168,10 @@ fn table(evaluation: &Evaluation) -> String {
 
 fn thresholds(abstention: &Abstention) -> String {
     let target = abstention.risk_target.map_or_else(String::new, |risk| {
-        format!("The thresholds were chosen so that at most {:.0} % of the held-out answers given are wrong.\n\n", 100.0 * risk)
+        format!(
+            "The thresholds were chosen so that at most {:.0} % of the held-out answers given are wrong.\n\n",
+            100.0 * risk
+        )
     });
     let line = |HeadAbstention { head, threshold }: &HeadAbstention| {
         let head = head.as_str().to_uppercase();

@@ -1,10 +1,14 @@
 //! The command line: what a person or a container starts.
 
 mod demo;
+mod evaluate;
 mod explain;
 mod grade;
 mod incubate;
+mod labelled;
 mod serve;
+#[cfg(feature = "train")]
+mod train;
 mod view;
 
 use std::path::PathBuf;
@@ -18,6 +22,7 @@ use crate::kafka;
 use crate::pipeline::fetch::{FetchSetupError, Fetcher};
 use crate::pipeline::publish::SinkError;
 use crate::telemetry::logging;
+use crate::training::DataError;
 
 /// Failed.
 const FAILED: u8 = 1;
@@ -50,8 +55,13 @@ enum Command {
     Serve,
     /// Grade image files, without Kafka.
     Grade(grade::GradeArgs),
+    /// Measure a model, or a way of training one, on a labelled set.
+    Evaluate(evaluate::EvaluateArgs),
     /// Put the frames of synthetic incubators, or of a folder, onto the frames topic.
     Incubate(incubate::IncubateArgs),
+    /// Train a model on labelled images and write it as a bundle.
+    #[cfg(feature = "train")]
+    Train(train::TrainArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -97,7 +107,10 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Demo(args) => demo::run(config, args, stop).await,
             Command::Serve => serve::run(config, stop).await,
             Command::Grade(args) => grade::run(config, args, stop).await,
+            Command::Evaluate(args) => evaluate::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
+            #[cfg(feature = "train")]
+            Command::Train(args) => train::run(config, args, stop).await,
             Command::Config(_) => Ok(()),
         }
     });
@@ -135,6 +148,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<ConfigError>()
             || cause.is::<FetchSetupError>()
+            || cause.is::<DataError>()
             || matches!(cause.downcast_ref(), Some(kafka::Error::Settings(_)))
     };
     if error.chain().any(usage) {
@@ -148,9 +162,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::training::LabelledImages;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -162,6 +179,8 @@ mod tests {
         let config =
             Config::load(&Layers { set: vec!["batch.max_frames=0".into()], ..Layers::default() }, []);
         assert_eq!(exit_code(&config.unwrap_err().into()), USAGE);
+        let unlabelled = LabelledImages::read(Path::new("no/such/folder"), |_| Err(String::new()));
+        assert_eq!(exit_code(&unlabelled.unwrap_err().into()), USAGE);
         let lost =
             anyhow::Error::new(SinkError::NotConfirmed("timed out".into())).context("stage publish failed");
         assert_eq!(exit_code(&lost), LOST);

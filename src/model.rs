@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use answer::{Answer, Map, load_examiner};
 pub use bundle::Bundle;
+pub use cache::cache_dir;
 pub use device::DevicePolicy;
 pub use encoder::Encoder;
 pub use manifest::Manifest;

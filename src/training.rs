@@ -1,18 +1,31 @@
 //! The training room: from labelled pictures to a bundle, and to figures that say how good it is.
 //!
 //! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
-//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest; [`evaluation`] is
-//! the result, which [`report`] shows in a browser and [`table`] in a terminal. These need no training
-//! stack. What does is behind the cargo feature `train`.
+//! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`distribution`]
+//! counts pictures that a model was not made for; [`evaluation`] is the result, of [`finished`] models
+//! too, which [`report`] shows in a browser and [`table`] in a terminal. These need no training stack.
+//! What does is behind the cargo feature `train`.
 
 #[cfg(feature = "train")]
 pub mod augment;
+#[cfg(feature = "train")]
+pub mod bundle;
 pub mod calibrate;
+#[cfg(feature = "train")]
+pub mod card;
+#[cfg(feature = "train")]
+pub mod cross_validate;
 pub mod data;
+pub mod distribution;
+#[cfg(feature = "train")]
+pub mod encode;
+#[cfg(feature = "train")]
+pub mod end_to_end;
 pub mod evaluation;
 pub mod figures;
 #[cfg(feature = "train")]
 pub mod finetune;
+pub mod finished;
 #[cfg(feature = "train")]
 pub mod fit;
 #[cfg(feature = "train")]
@@ -28,10 +41,13 @@ pub mod report;
 pub mod split;
 pub mod table;
 #[cfg(feature = "train")]
+pub mod trainer;
+#[cfg(feature = "train")]
 pub mod weights;
 
 pub use calibrate::Threshold;
-pub use data::{LabelledImages, Sample};
+pub use data::{DataError, LabelledImages, Sample};
+pub use distribution::OutOfDistribution;
 pub use evaluation::{Evaluation, FoldAnswers, HeadEvaluation};
 pub use figures::HeadFigures;
 pub use paired::PairedTest;
@@ -124,6 +140,15 @@ pub enum TrainingError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The set cannot be cut.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// An encoder or bundle cannot be used.
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+    /// An encoder failed on a picture.
+    #[error("encoding the pictures: {0}")]
+    Encode(String),
     /// The loss is no longer a number.
     #[error("training diverged in epoch {epoch} at a learning rate of {learning_rate}: choose a lower one")]
     Diverged {

@@ -26,7 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("random", &[]),
     ("glyph", &[]),
     ("incubator", &["domain", "glyph", "random"]),
-    ("training", &["domain", "model", "random"]),
+    ("training", &["domain", "model", "pipeline::grade", "random"]),
     ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (

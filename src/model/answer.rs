@@ -1,6 +1,7 @@
 //! Everything the models say of one picture: for evaluation and for explanations, off the hot path.
 
 use super::contract::{EMBEDDING, HEADS, MAPS};
+use super::manifest::Manifest;
 use super::multitask::{EMBEDDING_WIDTH, MAP_SIDE};
 use super::runs::Run;
 use super::session::{OnnxGrader, load};
@@ -120,6 +121,12 @@ impl OnnxGrader {
             return Ok(answer);
         }
         Err(GraderError(format!("{NotFinite}, or its {EMBEDDING} is not")))
+    }
+
+    /// What the bundle says of itself: its temperatures and limits above all.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// Whether the network says where its heads looked.

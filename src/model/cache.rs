@@ -19,7 +19,7 @@ const UNFINISHED: &str = ".new-";
 ///
 /// # Errors
 /// [`ModelError::Cache`] when nothing is configured and the environment names no home.
-pub(super) fn cache_dir(configured: &Path) -> Result<PathBuf, ModelError> {
+pub fn cache_dir(configured: &Path) -> Result<PathBuf, ModelError> {
     if !configured.as_os_str().is_empty() {
         return Ok(configured.to_owned());
     }

@@ -116,6 +116,14 @@ pub struct OutOfDistribution {
     pub accepts: f64,
 }
 
+impl OutOfDistribution {
+    /// Whether a picture at this distance gets no grade. One whose distance is not a number gets none.
+    #[must_use]
+    pub fn refuses(&self, distance: f64) -> bool {
+        distance.is_nan() || distance > self.abstain_above
+    }
+}
+
 /// The files of a bundle by their role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -241,6 +249,13 @@ mod tests {
         };
         assert!(limit(0.0, 0.99).contains("out_of_distribution.abstain_above"));
         assert!(limit(25.0, 1.01).contains("out_of_distribution.accepts"));
+    }
+
+    #[test]
+    fn only_what_lies_beyond_the_limit_or_nowhere_is_refused() {
+        let limit = OutOfDistribution { abstain_above: 25.0, accepts: 0.99 };
+        assert!(!limit.refuses(0.0) && !limit.refuses(25.0));
+        assert!(limit.refuses(25.1) && limit.refuses(f64::INFINITY) && limit.refuses(f64::NAN));
     }
 
     #[test]

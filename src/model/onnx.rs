@@ -11,7 +11,7 @@ use prost::Message;
 pub use read::{Tensors, read_weights};
 
 /// Opset of the standard operators.
-const OPSET: i64 = 17;
+pub const OPSET: u32 = 17;
 /// Version of the file format that goes with [`OPSET`].
 const IR_VERSION: i64 = 8;
 /// `TensorProto.DataType`.
@@ -276,7 +276,7 @@ impl GraphBuilder {
             ir_version: IR_VERSION,
             producer_name: "memebg".to_owned(),
             graph: Some(self.graph),
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: i64::from(OPSET) }],
             metadata_props: metadata.iter().map(entry).collect(),
         };
         model.encode_to_vec()

@@ -7,7 +7,7 @@ use ort::environment::Environment;
 use super::bundle::Bundle;
 use super::contract::HEADS;
 use super::device::Device;
-use super::manifest::{HeadManifest, HeadManifests};
+use super::manifest::{HeadManifest, HeadManifests, Manifest};
 use super::multitask::EMBEDDING_WIDTH;
 use super::networks::{Networks, Said};
 use super::runs::runs;
@@ -46,9 +46,7 @@ pub(super) fn load(settings: &ModelSettings) -> Result<Vec<OnnxGrader>, ModelErr
 /// Both models on one device.
 pub struct OnnxGrader {
     identity: GraderIdentity,
-    heads: HeadManifests,
-    /// Distance from the training set beyond which a picture is not graded.
-    farthest: Option<f64>,
+    pub(super) manifest: Manifest,
     max_batch_frames: usize,
     pub(super) networks: Networks,
 }
@@ -70,8 +68,7 @@ impl OnnxGrader {
                 device: device.to_string(),
                 precision: precisions.map(|precision| precision.as_str()).join("+"),
             },
-            heads: manifest.heads.clone(),
-            farthest: manifest.out_of_distribution.map(|limit| limit.abstain_above),
+            manifest: manifest.clone(),
             max_batch_frames: batch_sizes.last().copied().unwrap_or(1),
             networks,
         })
@@ -144,7 +141,7 @@ impl Grader for OnnxGrader {
         let began = Instant::now();
         let mut opinions = Vec::with_capacity(frames);
         for run in runs(frames, &networks.multitask.sizes) {
-            opinions.extend(opinions_of(&networks.opine(run)?, &self.heads, self.farthest)?);
+            opinions.extend(opinions_of(&networks.opine(run)?, &self.manifest)?);
         }
         opinions.truncate(frames);
         Ok(GradedBatch { opinions, embedding, multitask: began.elapsed() })
@@ -152,15 +149,11 @@ impl Grader for OnnxGrader {
 }
 
 /// Opinions on the frames of a run, padding included.
-fn opinions_of(
-    said: &Said<'_>,
-    manifest: &HeadManifests,
-    farthest: Option<f64>,
-) -> Result<Vec<Result<Opinion, NotFinite>>, GraderError> {
+fn opinions_of(said: &Said<'_>, manifest: &Manifest) -> Result<Vec<Result<Opinion, NotFinite>>, GraderError> {
     let [exp, icm, te] = HEADS;
-    let exp = head_grades(said, exp, &manifest.exp)?;
-    let icm = head_grades(said, icm, &manifest.icm)?;
-    let te = head_grades(said, te, &manifest.te)?;
+    let exp = head_grades(said, exp, &manifest.heads.exp)?;
+    let icm = head_grades(said, icm, &manifest.heads.icm)?;
+    let te = head_grades(said, te, &manifest.heads.te)?;
     let distances = said.distances()?;
     let distance = |frame| distances.and_then(|distances| distances.get(frame)).map(|x| f64::from(*x));
     // The embedding is looked at too: a ReLU may turn what is not a number into a zero.
@@ -171,12 +164,12 @@ fn opinions_of(
             let heads = Heads::new(exp, icm, te);
             let training_distance = distance(frame);
             let mut reasons = Vec::new();
-            if let (Some(distance), Some(farthest)) = (training_distance, farthest)
-                && (distance.is_nan() || distance > farthest)
+            if let (Some(distance), Some(limit)) = (training_distance, &manifest.out_of_distribution)
+                && limit.refuses(distance)
             {
                 reasons.push(AbstainReason::OutOfDistribution);
             }
-            if is_unsure(&heads, manifest) {
+            if is_unsure(&heads, &manifest.heads) {
                 reasons.push(AbstainReason::LowConfidence);
             }
             Ok(Opinion { heads, reasons, training_distance })

@@ -8,6 +8,8 @@ use super::Scored;
 const TEMPERATURES: (f64, f64) = (0.05, 20.0);
 /// Steps of the golden section: the interval shrinks to 1e-8 of its width.
 const STEPS: usize = 40;
+/// Spread of log T that is expected beforehand: networks are rarely off by more than a factor of three.
+const PRIOR_DEVIATION: f64 = 0.5;
 /// Fewest answers that a threshold is believed on: with fewer, one mistake moves the risk by more
 /// than 5 percentage points.
 const MIN_ACCEPTED: usize = 20;
@@ -23,18 +25,19 @@ pub struct Threshold {
     pub risk: f64,
 }
 
-/// The temperature, 0.05 to 20, with the least mean negative log-likelihood of the true classes (Guo,
-/// Pleiss, Sun & Weinberger 2017); 1 when there are no answers.
+/// The temperature, 0.05 to 20, that makes the true classes likeliest (Guo, Pleiss, Sun & Weinberger
+/// 2017), under a prior that expects log T around 0 with a deviation of 0.5; 1 when there are no answers.
 ///
-/// The likelihood of answers that are all right grows without end as the temperature falls: on such a
-/// set the result is the least temperature.
+/// Ten answers that happen to be all right would otherwise call for the least temperature, and every
+/// later mistake would be made with full confidence. Hundreds of answers overrule the prior.
 #[must_use]
 pub fn temperature(scored: &[Scored]) -> f64 {
     if scored.is_empty() {
         return 1.0;
     }
-    // Convex in 1/T, hence with one valley in log T, which a golden section finds (Kiefer 1953).
-    let nll = |log_t: f64| scored.iter().map(|one| one.nll(log_t.exp())).sum::<f64>();
+    // One valley, which a golden section finds (Kiefer 1953).
+    let prior = |log_t: f64| 0.5 * (log_t / PRIOR_DEVIATION).powi(2);
+    let nll = |log_t: f64| scored.iter().map(|one| one.nll(log_t.exp())).sum::<f64>() + prior(log_t);
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
     let (mut low, mut high) = (TEMPERATURES.0.ln(), TEMPERATURES.1.ln());
     let inner = |low: f64, high: f64| (high - golden * (high - low), low + golden * (high - low));
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_temperature_is_that_of_a_minimiser_in_scipy() {
+    fn the_temperature_is_that_of_a_minimiser_in_scipy_under_the_same_prior() {
         let answers = [
             scored(0, [2.0, 0.5, -1.0]),
             scored(0, [1.0, 1.5, 0.0]),
@@ -128,10 +131,16 @@ mod tests {
             scored(2, [2.5, 0.0, 0.0]),
         ];
         let found = temperature(&answers);
-        assert!((found - 1.274_427_3).abs() < 1e-5, "{found}");
+        assert!((found - 1.135_958_1).abs() < 1e-5, "{found}");
+        let many: Vec<Scored> = std::iter::repeat_n(answers, 100).flatten().collect();
+        let found = temperature(&many);
+        assert!((found - 1.271_351_2).abs() < 1e-5, "{found}");
         // Logits that are three times too large want three times the temperature.
-        let loud = answers.map(|one| Scored { logits: one.logits.iter().map(|l| l * 3.0).collect(), ..one });
-        assert!((temperature(&loud) / found - 3.0).abs() < 1e-5);
+        let loud = many
+            .into_iter()
+            .map(|one| Scored { logits: one.logits.iter().map(|l| l * 3.0).collect(), ..one });
+        let loud: Vec<Scored> = loud.collect();
+        assert!((temperature(&loud) / found - 3.0).abs() < 0.05);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::figures::ReliabilityBin;
 use super::{
-    HeadFigures, LabelledImages, PairedTest, Protocol, Scored, Threshold, class_index, class_labels,
+    HeadFigures, LabelledImages, OutOfDistribution, PairedTest, Protocol, Scored, Threshold, class_index,
+    class_labels,
 };
 use crate::domain::Head;
 
@@ -27,6 +28,8 @@ pub struct Evaluation {
     pub heads: Vec<HeadEvaluation>,
     /// Saying nothing when unsure, where it was measured.
     pub abstention: Option<Abstention>,
+    /// Saying nothing of pictures unlike the training set, where the model has a limit for it.
+    pub out_of_distribution: Option<OutOfDistribution>,
     /// What a reader must know of these figures, a sentence each.
     pub notes: Vec<String>,
 }

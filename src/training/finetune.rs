@@ -6,13 +6,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::augment::{View, augmented, plain};
 use super::fit::{Checkpoint, Objective};
 use super::loss::Targets;
-use super::network::{Logits, ResNet18, Trunk};
+use super::network::{Logits, Mask, ResNet18, Trunk};
 use super::{Sample, TrainingError};
 use crate::model::multitask::EMBEDDING_WIDTH;
 use crate::random::Random;
-
-/// Share of the samples of a batch from which one of the two branches is hidden, each.
-const HIDDEN: f32 = 0.25;
 
 /// The whole network but DINOv2.
 #[derive(Module, Debug)]
@@ -65,8 +62,8 @@ impl EndToEnd<'_> {
             indices.iter().filter_map(|index| self.embeddings.get(*index)).flatten().copied().collect();
         let embeddings =
             Tensor::from_data(TensorData::new(embeddings, [indices.len(), EMBEDDING_WIDTH]), &device);
-        let keep = random.map(|random| keep(indices.len(), random, &device));
-        network.trunk.forward(network.resnet.forward(images), embeddings, keep)
+        let mask = random.map(|random| Mask::draw(indices.len(), random, &device));
+        network.trunk.forward(network.resnet.forward(images), embeddings, mask)
     }
 }
 
@@ -78,17 +75,6 @@ impl Objective<Network> for EndToEnd<'_> {
     fn epoch_done(&mut self, checkpoint: &Checkpoint<Network>) -> Result<(), TrainingError> {
         (self.each_epoch)(checkpoint)
     }
-}
-
-/// `[b, 2]`: ones, and zeros for the branch that a sample must do without.
-pub fn keep(samples: usize, random: &mut Random, device: &Device) -> Tensor<2> {
-    let mut values = Vec::with_capacity(2 * samples);
-    for _ in 0..samples {
-        let draw = random.within(0.0, 1.0);
-        values.push(if draw < HIDDEN { 0.0 } else { 1.0 });
-        values.push(if (HIDDEN..2.0 * HIDDEN).contains(&draw) { 0.0 } else { 1.0 });
-    }
-    Tensor::from_data(TensorData::new(values, [samples, 2]), device)
 }
 
 /// `[b, 3, side, side]`.

@@ -105,8 +105,6 @@ pub fn fit<M: Module>(
     parts: Parts<'_>,
     objective: &mut dyn Objective<M>,
 ) -> Result<(M, Progress), TrainingError> {
-    // Dropout draws from the device's generator.
-    device().seed(schedule.seed);
     let mut now = match start {
         Start::Anew(module) => Checkpoint {
             progress: Progress {

@@ -4,10 +4,9 @@ use burn::module::Module as _;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainingError;
-use super::finetune::keep;
 use super::fit::{Checkpoint, Objective, Parts, Progress, Schedule, Start, device, fit};
 use super::loss::Targets;
-use super::network::{Logits, Trunk, load, shapes_of, weights_of};
+use super::network::{Logits, Mask, Trunk, load, shapes_of, weights_of};
 use super::weights::Weights;
 use crate::model::multitask::{EMBEDDING_WIDTH, RESNET_WIDTH};
 use crate::random::{Random, mix};
@@ -134,8 +133,8 @@ impl OnFeatures<'_> {
             }
         }
         let samples = indices.len();
-        let keep = random.map(|random| keep(samples, random, &device));
-        trunk.forward(rows(seen, samples, &device), rows(known, samples, &device), keep)
+        let mask = random.map(|random| Mask::draw(samples, random, &device));
+        trunk.forward(rows(seen, samples, &device), rows(known, samples, &device), mask)
     }
 }
 

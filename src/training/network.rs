@@ -7,16 +7,19 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::weights::{Weight, Weights};
 use crate::domain::{Expansion, GradeClass, Letter};
 use crate::model::multitask::{EMBEDDING_WIDTH, RESNET_WIDTH, SHARED_WIDTH, STAGES};
+use crate::random::Random;
 
 /// Share of the shared layer that is hidden from the heads while training.
-const DROPOUT: f64 = 0.3;
+const DROPOUT: f32 = 0.3;
+/// Share of the samples of a batch from which one of the two branches is hidden, each.
+const HIDDEN: f32 = 0.25;
 
 /// ResNet-18 without its classifier: `[b, 3, h, w]` to `[b, 512]`.
 #[derive(Module, Debug)]
@@ -46,7 +49,6 @@ pub struct Trunk {
     exp: Linear,
     icm: Linear,
     te: Linear,
-    dropout: Dropout,
 }
 
 /// Logits of EXP `[b, 6]`, ICM `[b, 3]` and TE `[b, 3]`.
@@ -123,23 +125,52 @@ impl Trunk {
             exp: linear(SHARED_WIDTH, Expansion::ALL.len()),
             icm: linear(SHARED_WIDTH, Letter::ALL.len()),
             te: linear(SHARED_WIDTH, Letter::ALL.len()),
-            dropout: DropoutConfig::new(DROPOUT).init(),
         }
     }
 
-    /// From ResNet features `[b, 512]` and DINOv2 embeddings `[b, 384]`. `keep` `[b, 2]` multiplies
-    /// the two branches: training now and then hides one, so that neither leans on the other.
+    /// From ResNet features `[b, 512]` and DINOv2 embeddings `[b, 384]`; `mask` is there in training.
     #[must_use]
-    pub fn forward(&self, features: Tensor<2>, embeddings: Tensor<2>, keep: Option<Tensor<2>>) -> Logits {
+    pub fn forward(&self, features: Tensor<2>, embeddings: Tensor<2>, mask: Option<Mask>) -> Logits {
         let mut seen = relu(self.embedding_layer.forward(features));
         let mut known = relu(self.projection.forward(embeddings));
-        if let Some(keep) = keep {
-            seen = seen * keep.clone().narrow(1, 0, 1);
-            known = known * keep.narrow(1, 1, 1);
+        if let Some(Mask { branches, .. }) = &mask {
+            seen = seen * branches.clone().narrow(1, 0, 1);
+            known = known * branches.clone().narrow(1, 1, 1);
         }
-        let shared = relu(self.fusion.forward(Tensor::cat(vec![seen, known], 1)));
-        let shared = self.dropout.forward(shared);
+        let mut shared = relu(self.fusion.forward(Tensor::cat(vec![seen, known], 1)));
+        if let Some(Mask { shared: kept, .. }) = mask {
+            shared = shared * kept;
+        }
         [&self.exp, &self.icm, &self.te].map(|head| head.forward(shared.clone()))
+    }
+}
+
+/// What a batch is trained without. Drawn here and not by the training stack, whose generator all
+/// trainings of a process share: the same seed must give the same network.
+#[derive(Debug, Clone)]
+pub struct Mask {
+    /// `[b, 2]`, 0 or 1: now and then a sample must do without one of the two branches, so that
+    /// neither leans on the other.
+    branches: Tensor<2>,
+    /// `[b, 128]`: dropout of the shared layer (Srivastava et al. 2014).
+    shared: Tensor<2>,
+}
+
+impl Mask {
+    /// For a batch of `samples`.
+    pub fn draw(samples: usize, random: &mut Random, device: &Device) -> Self {
+        let mut branches = Vec::with_capacity(2 * samples);
+        for _ in 0..samples {
+            let draw = random.within(0.0, 1.0);
+            branches.push(if draw < HIDDEN { 0.0 } else { 1.0 });
+            branches.push(if (HIDDEN..2.0 * HIDDEN).contains(&draw) { 0.0 } else { 1.0 });
+        }
+        let kept = |_| if random.chance(DROPOUT) { 0.0 } else { 1.0 / (1.0 - DROPOUT) };
+        let shared: Vec<f32> = (0..samples * SHARED_WIDTH).map(kept).collect();
+        Self {
+            branches: Tensor::from_data(TensorData::new(branches, [samples, 2]), device),
+            shared: Tensor::from_data(TensorData::new(shared, [samples, SHARED_WIDTH]), device),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub fn html(evaluation: &Evaluation) -> String {
         sections::headline(evaluation),
         heads,
         sections::abstention(evaluation),
+        sections::out_of_distribution(evaluation),
         sections::folds(evaluation),
         sections::data(evaluation),
         sections::limits(evaluation),

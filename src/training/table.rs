@@ -3,10 +3,12 @@
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 
+use super::OutOfDistribution;
 use super::evaluation::{Abstention, Arm, Evaluation, HeadEvaluation};
 use crate::domain::Head;
 
-/// The figures of every head in a table, a line for every test, the thresholds and the notes.
+/// The figures of every head in a table, a line for every test, the thresholds, what is refused as unlike
+/// the training set, and the notes.
 #[must_use]
 pub fn text(evaluation: &Evaluation) -> String {
     let mut table = Table::new();
@@ -29,8 +31,9 @@ pub fn text(evaluation: &Evaluation) -> String {
     }
     let tests = evaluation.heads.iter().filter_map(test);
     let thresholds = evaluation.abstention.iter().flat_map(thresholds);
+    let refused = evaluation.out_of_distribution.iter().map(OutOfDistribution::in_words);
     let notes = evaluation.notes.iter().map(|note| format!("note: {note}"));
-    let lines = std::iter::once(table.to_string()).chain(tests).chain(thresholds).chain(notes);
+    let lines = std::iter::once(table.to_string()).chain(tests).chain(thresholds).chain(refused).chain(notes);
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -106,6 +109,13 @@ mod tests {
             text.contains("TE: no confidence that 20 answers reach keeps wrong grades at 5.0 %"),
             "{text}"
         );
+        assert!(
+            text.contains(
+                "no grade beyond a distance of 24.50 from the training set: 6 of 150 blastocysts (4.0 %) and 45 of \
+                 50 pictures of other stages (90.0 %) are refused"
+            ),
+            "{text}"
+        );
         assert!(text.lines().last().unwrap().starts_with("note: "), "{text}");
     }
 
@@ -115,9 +125,11 @@ mod tests {
         for head in &mut evaluation.heads {
             (head.single, head.paired) = (None, None);
         }
-        evaluation.abstention = None;
+        (evaluation.abstention, evaluation.out_of_distribution) = (None, None);
         let text = text(&evaluation);
         assert_eq!(text.lines().filter(|line| line.contains("multi-task")).count(), 3, "{text}");
-        assert!(!text.contains("single-task") && !text.contains("chance"), "{text}");
+        for absent in ["single-task", "chance", "refused"] {
+            assert!(!text.contains(absent), "{text}");
+        }
     }
 }

@@ -70,6 +70,26 @@ impl Weights {
         Ok(())
     }
 
+    /// Names without the part of the network that they begin with: `trunk.exp.bias` is `exp.bias`.
+    #[must_use]
+    pub fn without_parts(self) -> Self {
+        let short = |name: String| match name.split_once('.') {
+            Some(("resnet" | "trunk", rest)) => rest.to_owned(),
+            _ => name,
+        };
+        Self(self.0.into_iter().map(|(name, weight)| (short(name), weight)).collect())
+    }
+
+    /// Every value as half precision would store it, so that a bundle computes with the very numbers
+    /// that were measured. Biases are stored in full.
+    #[must_use]
+    pub fn rounded_to_half(mut self) -> Self {
+        for weight in self.0.values_mut().filter(|weight| weight.dims.len() > 1) {
+            weight.values.iter_mut().for_each(|value| *value = half::f16::from_f32(*value).to_f32());
+        }
+        self
+    }
+
     /// Replaces tensors by those of another set.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{escape, figure, macro_f1, name, percent};
+use crate::training::distribution::Shares;
 use crate::training::evaluation::{Arm, Evaluation, HeadAbstention, HeadEvaluation};
 use crate::training::{HeadFigures, Protocol};
 
@@ -100,6 +101,31 @@ pub(super) fn abstention(evaluation: &Evaluation) -> String {
          <th scope=\"col\">No grade below confidence</th><th scope=\"col\">Graded</th>\
          <th scope=\"col\">Wrong among these</th></tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n\
          <p class=\"aside\">{none} The service gives no grade at all when one head is unsure.</p>\n</section>\n"
+    )
+}
+
+pub(super) fn out_of_distribution(evaluation: &Evaluation) -> String {
+    let Some(refused) = &evaluation.out_of_distribution else { return String::new() };
+    let row = |pictures: &str, shares: &Shares| {
+        format!(
+            "<tr><th scope=\"row\">{pictures}</th><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            shares.images,
+            shares.refused,
+            shares.share().map_or_else(|| "–".to_owned(), percent)
+        )
+    };
+    let verdict =
+        if refused.is_for_other_pictures() { "<strong>Most blastocysts are refused.</strong> " } else { "" };
+    format!(
+        "<section aria-labelledby=\"distribution\">\n<h2 id=\"distribution\">Saying nothing of unknown pictures</h2>\n\
+         <div class=\"wide\"><table>\n<caption>{}</caption>\n<thead><tr><th scope=\"col\">Labelled as</th>\
+         <th scope=\"col\">Images</th><th scope=\"col\">Refused</th><th scope=\"col\">Share</th></tr></thead>\n\
+         <tbody>\n{}{}</tbody></table></div>\n<p class=\"aside\">{verdict}The distance is that of the DINOv2 \
+         embedding (Mahalanobis). A blastocyst that is refused goes without a grade; other stages have none to \
+         lose. Refused images count in all other figures here.</p>\n</section>\n",
+        escape(&refused.in_words()),
+        row("Blastocyst", &refused.graded),
+        row("Zygote, cleavage, morula", &refused.other_stages)
     )
 }
 

@@ -1,9 +1,10 @@
 use super::*;
 use crate::random::Random;
+use crate::training::distribution::Shares;
 use crate::training::evaluation::{
     Abstention, ClassCount, DataSummary, FoldAnswers, HeadAbstention, HeadCounts,
 };
-use crate::training::{HeadEvaluation, Scored, Threshold, class_labels};
+use crate::training::{HeadEvaluation, OutOfDistribution, Scored, Threshold, class_labels};
 
 /// A share of 0 to 1.
 fn unit(random: &mut Random) -> f32 {
@@ -75,6 +76,11 @@ pub(in crate::training) fn example() -> Evaluation {
                 HeadAbstention { head: Head::Te, threshold: None },
             ],
         }),
+        out_of_distribution: Some(OutOfDistribution {
+            abstain_above: 24.5,
+            graded: Shares { images: 150, refused: 6 },
+            other_stages: Shares { images: 50, refused: 45 },
+        }),
         notes: vec!["Drawn embryos: the figures say that the parts fit, nothing about patients.".to_owned()],
     }
 }
@@ -145,7 +151,7 @@ fn the_figures_and_the_verdict_are_written_out() {
 fn a_finished_model_has_no_folds_and_nothing_to_compare() {
     let mut evaluation = example();
     evaluation.protocol = None;
-    evaluation.abstention = None;
+    (evaluation.abstention, evaluation.out_of_distribution) = (None, None);
     for head in &mut evaluation.heads {
         (head.single, head.paired) = (None, None);
     }
@@ -155,4 +161,21 @@ fn a_finished_model_has_no_folds_and_nothing_to_compare() {
         assert!(!body.contains(absent), "{absent}");
     }
     assert_eq!(html.matches("role=\"img\"").count(), 9);
+}
+
+#[test]
+fn a_model_that_refuses_most_blastocysts_is_said_to() {
+    let mut evaluation = example();
+    let row = "<td>150</td><td>6</td><td>4.0 %</td>";
+    let fits = html(&evaluation);
+    assert!(fits.contains(row) && fits.contains("<td>50</td><td>45</td><td>90.0 %</td>"));
+    assert!(!fits.contains("Most blastocysts"));
+    let refused = evaluation.out_of_distribution.as_mut().unwrap();
+    refused.graded.refused = 76;
+    refused.other_stages = Shares::default();
+    let does_not = html(&evaluation);
+    assert!(
+        does_not.contains("Most blastocysts are refused")
+            && does_not.contains("<td>0</td><td>0</td><td>–</td>")
+    );
 }

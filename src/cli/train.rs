@@ -1,0 +1,375 @@
+//! `memebg train`: from labelled pictures to a bundle; and the trainings of `memebg evaluate`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use chrono::Utc;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::evaluate::{Encoders, EvaluateArgs, Init, share};
+use super::labelled;
+use crate::config::Config;
+use crate::domain::Head;
+use crate::model::{Bundle, Manifest, bundle::Network, cache_dir, load_examiner, onnx::read_weights};
+use crate::training::bundle::{Trained, write};
+use crate::training::card::{Card, metrics};
+use crate::training::cross_validate;
+use crate::training::encode::{self, features, views};
+use crate::training::end_to_end::{self, Stage, stages};
+use crate::training::evaluation::DataSummary;
+use crate::training::finetune::Normalisation;
+use crate::training::fit::Progress;
+use crate::training::frozen::Features;
+use crate::training::trainer::{self, Outcome, Set};
+use crate::training::weights::{Weight, Weights};
+use crate::training::{Evaluation, HeadEvaluation, LabelledImages, Protocol, Sample, finished};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainArgs {
+    /// Folder with labels.csv (image,stage,exp,icm,te and optionally group) and the images, there or in images/.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The bundle to make, a new folder; its name is the model's.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Whether training changes the encoders: `finetune` takes hours on a CPU.
+    #[arg(long, value_enum, default_value_t = Encoders::Frozen)]
+    encoders: Encoders,
+    /// Initial weights of the ResNet: a torchvision safetensors file, a bundle, or `scratch` for random
+    /// ones. Otherwise those of the configured bundle, which also gives the embedding network.
+    #[arg(long, value_name = "PATH|scratch")]
+    init: Option<Init>,
+    /// Largest share of wrong grades among those given, that the thresholds are chosen for.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
+    risk_target: f64,
+    /// Seed of everything random: the same seed and set make the same bundle.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Another labelled set that the finished bundle is measured on, for its card. Repeatable.
+    #[arg(long, value_name = "DIR")]
+    test: Vec<PathBuf>,
+    /// Version of the bundle.
+    #[arg(long, value_name = "VERSION", default_value = "1.0.0")]
+    model_version: String,
+    /// Licence of the bundle, an SPDX expression.
+    #[arg(long, value_name = "SPDX", default_value = "LicenseRef-Proprietary")]
+    license: String,
+    /// What the pictures are and where they come from, a sentence for the manifest and the card.
+    #[arg(long, value_name = "TEXT")]
+    about: Option<String>,
+}
+
+pub(super) async fn run(config: Config, args: TrainArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        trained = tokio::task::spawn_blocking(move || train(&config, &args)) => trained?,
+        () = stop.cancelled() => anyhow::bail!("stopped; the same command goes on from here"),
+    }
+}
+
+fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(!args.out.exists(), "{} exists: choose a new folder", args.out.display());
+    let name = args.out.file_name().context("--out has no name")?.to_string_lossy().into_owned();
+    let images = LabelledImages::read(&args.data, labelled::decode(config))?;
+    let tests = args
+        .test
+        .iter()
+        .map(|dir| LabelledImages::read(dir, labelled::decode(config)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let prepared = Prepared::new(config, &images, args.init.as_ref(), args.seed, false)?;
+    let began = Instant::now();
+    let outcome = match args.encoders {
+        Encoders::Frozen => {
+            let bar = bar("networks", false)?;
+            let done = |done, of| counted(&bar, done, of);
+            trainer::frozen(prepared.set(), args.seed, args.risk_target, &done)?
+        }
+        Encoders::Finetune => {
+            let folder = sibling(&args.out, "training");
+            prepared.end_to_end(args.seed, args.risk_target, &folder, false)?
+        }
+    };
+    let about = args.about.as_deref().unwrap_or("Labelled by whoever trained it");
+    let training_data = format!(
+        "{about}. {} graded pictures of the labelled set {}, sha256 {}",
+        prepared.graded.len(),
+        DataSummary::of(&images).name,
+        images.sha256
+    );
+    let mut weights = prepared.resnet.clone();
+    weights.extend(outcome.weights.clone());
+    let trained = Trained {
+        weights: weights.rounded_to_half(),
+        reference: outcome.reference.clone(),
+        out_of_distribution: outcome.out_of_distribution.clone(),
+        calibration: outcome.calibration,
+        base: &prepared.base,
+        name,
+        version: args.model_version.clone(),
+        license: args.license.clone(),
+        training_data,
+        created: Utc::now().date_naive(),
+    };
+    let evaluation = evaluation(&images, &outcome, args, began.elapsed());
+
+    // Whole or not at all: a bundle without its card never has its name.
+    let unfinished = sibling(&args.out, "unfinished");
+    trained.write(&unfinished, metrics(&evaluation, &[]))?;
+    let tests =
+        tests.iter().map(|test| measured(config, &unfinished, test)).collect::<Result<Vec<_>, _>>()?;
+    trained.write(&unfinished, metrics(&evaluation, &tests))?;
+    let manifest = Bundle::open(&unfinished, &config.model.runtime.cache_dir)?.manifest().clone();
+    let encoders = encoders_in_words(args, &prepared);
+    let recipe = [recipe(args)];
+    let card = Card {
+        manifest: &manifest,
+        held_out: &evaluation,
+        tests: &tests,
+        recipe: &recipe,
+        encoders: &encoders,
+    };
+    write(&unfinished.join("CARD.md"), card.markdown().as_bytes())?;
+    fs::rename(&unfinished, &args.out).with_context(|| format!("{} cannot be made", args.out.display()))?;
+    drop(fs::remove_dir_all(sibling(&args.out, "training")));
+    println!("{}", crate::training::table::text(&evaluation));
+    for test in &tests {
+        println!("{}", crate::training::table::text(test));
+    }
+    println!("bundle: {}", args.out.display());
+    Ok(())
+}
+
+/// The trainings of `memebg evaluate --protocol`.
+pub(super) fn cross_validate(
+    config: &Config,
+    args: &EvaluateArgs,
+    images: &LabelledImages,
+    protocol: Protocol,
+) -> anyhow::Result<Evaluation> {
+    let began = Instant::now();
+    let prepared = Prepared::new(config, images, args.init.as_ref(), args.seed, args.json)?;
+    let mut notes =
+        vec!["The figures are of pictures that the network which graded them was not trained on.".to_owned()];
+    let (heads, encoders, abstention) = match args.encoders {
+        Encoders::Frozen => {
+            let bar = bar("networks", args.json)?;
+            let done = |done, of| counted(&bar, done, of);
+            let set = prepared.set();
+            let answers = cross_validate::frozen(
+                set.samples,
+                set.graded,
+                set.features,
+                (protocol, true, args.seed),
+                &done,
+            )?;
+            let heads = Head::ALL.iter().zip(&answers.multi).zip(&answers.single);
+            let heads =
+                heads.filter_map(|((head, multi), single)| HeadEvaluation::of(*head, multi, Some(single)));
+            (heads.collect(), "frozen", None)
+        }
+        Encoders::Finetune => {
+            anyhow::ensure!(
+                protocol == Protocol::Holdout,
+                "--encoders finetune trains for hours: only --protocol holdout is offered"
+            );
+            notes.push(
+                "Single-task networks were not trained: one training takes as long as it takes.".to_owned(),
+            );
+            let cache = cache_dir(&config.model.runtime.cache_dir)?;
+            let folder = cache.join("training").join(format!("{}-{}", images.sha256, args.seed));
+            let outcome = prepared.end_to_end(args.seed, args.risk_target, &folder, args.json)?;
+            drop(fs::remove_dir_all(&folder));
+            (outcome.heads, "finetune", Some(outcome.abstention))
+        }
+    };
+    Ok(Evaluation {
+        data: DataSummary::of(images),
+        model: format!("networks trained on parts of {}", DataSummary::of(images).name),
+        encoders: encoders.to_owned(),
+        protocol: Some(protocol),
+        seed: args.seed,
+        seconds: began.elapsed().as_secs_f64(),
+        heads,
+        abstention,
+        out_of_distribution: None,
+        notes,
+    })
+}
+
+/// A labelled set with the features of its pictures.
+struct Prepared<'a> {
+    samples: Vec<&'a Sample>,
+    graded: Vec<usize>,
+    features: Features,
+    base: Bundle,
+    resnet: Weights,
+    stages: Vec<Stage>,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(
+        config: &Config,
+        images: &'a LabelledImages,
+        init: Option<&Init>,
+        seed: u64,
+        quiet: bool,
+    ) -> anyhow::Result<Self> {
+        let base = Bundle::open(&config.model.bundle, &config.model.runtime.cache_dir)?;
+        let from_scratch = init == Some(&Init::Scratch);
+        let resnet = match init {
+            Some(Init::Scratch) => Weights::random(&resnet_shapes(), seed),
+            Some(Init::File(path)) if path.is_dir() => {
+                resnet_of(&Bundle::open(path, &config.model.runtime.cache_dir)?)?
+            }
+            Some(Init::File(path)) => Weights::read_torchvision(path)?,
+            None => resnet_of(&base)?,
+        };
+        resnet.covers(&resnet_shapes()).map_err(|reason| anyhow::anyhow!("initial ResNet: {reason}"))?;
+        let samples: Vec<&Sample> = images.samples.iter().collect();
+        let is_graded = |index: &usize| samples.get(*index).is_some_and(|sample| sample.truth.exp.is_some());
+        let graded: Vec<usize> = (0..samples.len()).filter(is_graded).collect();
+        let mut model = config.model.clone();
+        model.batch_sizes = vec![1, 16];
+        let mut encoders = encode::Encoders::load(&model, &base, &resnet)?;
+        let bar = bar("pictures encoded", quiet)?;
+        let total = samples.len();
+        let done = |done| counted(&bar, done, total);
+        let cache = cache_dir(&config.model.runtime.cache_dir)?;
+        let features = features(&samples, views(total), seed, &mut encoders, &cache, &done)?;
+        Ok(Self { samples, graded, features, base, resnet, stages: stages(from_scratch, seed) })
+    }
+
+    fn set(&self) -> Set<'_> {
+        Set { samples: &self.samples, graded: &self.graded, features: &self.features }
+    }
+
+    fn end_to_end(&self, seed: u64, risk: f64, folder: &Path, quiet: bool) -> anyhow::Result<Outcome> {
+        let bar = bar("epochs", quiet)?;
+        let all: usize = self.stages.iter().map(|stage| stage.schedule.epochs).sum();
+        let mut told = |number: usize, stage: &Stage, progress: &Progress| {
+            let before: usize = self.stages.iter().take(number).map(|stage| stage.schedule.epochs).sum();
+            counted(&bar, before + progress.epoch, all);
+            let Progress { epoch, loss, validation_loss, best_epoch, .. } = progress;
+            let validation = validation_loss.unwrap_or(f64::NAN);
+            bar.println(format!(
+                "{} px, epoch {epoch}: loss {loss:.3}, validation {validation:.3}, best epoch {best_epoch}",
+                stage.side_px
+            ));
+        };
+        let input = &self.base.manifest().input;
+        let normalisation = Normalisation { mean: single(input.mean), std: single(input.std) };
+        let start = (&self.resnet, self.stages.as_slice());
+        Ok(trainer::end_to_end(self.set(), normalisation, start, (seed, risk), folder, &mut told)?)
+    }
+}
+
+fn resnet_shapes() -> Vec<(String, Vec<usize>)> {
+    let shapes = end_to_end::shapes().into_iter();
+    shapes.filter_map(|(name, dims)| Some((name.strip_prefix("resnet.")?.to_owned(), dims))).collect()
+}
+
+fn resnet_of(bundle: &Bundle) -> anyhow::Result<Weights> {
+    let network: &Network = bundle.multitask();
+    let weights = read_weights(network.data())
+        .map_err(|reason| anyhow::anyhow!("{}: {reason}; give another --init", network.path().display()))?;
+    Ok(Weights(weights.into_iter().map(|(name, (dims, values))| (name, Weight { dims, values })).collect()))
+}
+
+/// The finished bundle asked about another set.
+fn measured(config: &Config, dir: &Path, images: &LabelledImages) -> anyhow::Result<Evaluation> {
+    let began = Instant::now();
+    let mut settings = config.model.clone();
+    dir.clone_into(&mut settings.bundle);
+    settings.batch_sizes = vec![1];
+    let mut model = load_examiner(&settings)?;
+    let bar = bar("pictures of a test set", false)?;
+    let mut answers = Vec::with_capacity(images.samples.len());
+    for sample in &images.samples {
+        answers.push(model.answer(&sample.picture).with_context(|| sample.name.clone())?);
+        counted(&bar, answers.len(), images.samples.len());
+    }
+    Ok(finished::evaluation(images, &answers, model.manifest(), began.elapsed().as_secs_f64()))
+}
+
+fn evaluation(images: &LabelledImages, outcome: &Outcome, args: &TrainArgs, took: Duration) -> Evaluation {
+    Evaluation {
+        data: DataSummary::of(images),
+        model: format!("networks trained on parts of {}", DataSummary::of(images).name),
+        encoders: encoders_name(args.encoders).to_owned(),
+        protocol: Some(outcome.protocol),
+        seed: args.seed,
+        seconds: took.as_secs_f64(),
+        heads: outcome.heads.clone(),
+        abstention: Some(outcome.abstention.clone()),
+        out_of_distribution: None,
+        notes: Vec::new(),
+    }
+}
+
+fn encoders_name(encoders: Encoders) -> &'static str {
+    match encoders {
+        Encoders::Frozen => "frozen",
+        Encoders::Finetune => "finetune",
+    }
+}
+
+fn encoders_in_words(args: &TrainArgs, prepared: &Prepared<'_>) -> String {
+    let Manifest { name, version, .. } = prepared.base.manifest();
+    let resnet = match &args.init {
+        Some(Init::Scratch) => "random weights".to_owned(),
+        Some(Init::File(path)) => {
+            format!("the weights of {}", path.file_name().unwrap_or_default().to_string_lossy())
+        }
+        None => format!("the ResNet of {name} {version}"),
+    };
+    let what = match args.encoders {
+        Encoders::Frozen => "frozen; the embedding layer, the projection and the heads were trained",
+        Encoders::Finetune => "trained end to end with everything behind it",
+    };
+    format!("ResNet-18 from {resnet}, {what}. DINOv2 embedding of {name} {version}, frozen")
+}
+
+/// The command, without the folders of this machine.
+fn recipe(args: &TrainArgs) -> String {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut command = format!("memebg train --data {} --out {}", name(&args.data), name(&args.out));
+    if args.encoders == Encoders::Finetune {
+        command += " --encoders finetune";
+    }
+    match &args.init {
+        Some(Init::Scratch) => command += " --init scratch",
+        Some(Init::File(path)) => command += &format!(" --init {}", name(path)),
+        None => {}
+    }
+    command += &format!(" --seed {} --risk-target {}", args.seed, args.risk_target);
+    args.test.iter().for_each(|test| command += &format!(" --test {}", name(test)));
+    command
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.{suffix}"))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "single precision is what the network takes")]
+fn single(values: [f64; 3]) -> [f32; 3] {
+    values.map(|value| value as f32)
+}
+
+fn bar(what: &str, quiet: bool) -> anyhow::Result<ProgressBar> {
+    if quiet {
+        return Ok(ProgressBar::hidden());
+    }
+    let style = ProgressStyle::with_template(&format!("{{wide_bar}} {{pos}}/{{len}} {what}, {{eta}} left"))?;
+    Ok(ProgressBar::new(0).with_style(style))
+}
+
+fn counted(bar: &ProgressBar, done: usize, of: usize) {
+    bar.set_length(of as u64);
+    bar.set_position(done as u64);
+    if done == of {
+        bar.finish_and_clear();
+    }
+}

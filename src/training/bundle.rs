@@ -1,0 +1,119 @@
+//! Writing what was trained: the multitask network, its manifest and its card.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::NaiveDate;
+use sha2::{Digest, Sha256};
+
+use super::TrainingError;
+use super::weights::Weights;
+use crate::domain::Head;
+use crate::model::Manifest;
+use crate::model::bundle::Bundle;
+use crate::model::manifest::{ModelFile, OutOfDistribution, Precision};
+use crate::model::multitask::{Reference, multitask_onnx};
+use crate::model::onnx::{OPSET, Storage};
+
+/// Name of the multitask network in a bundle.
+const MULTITASK: &str = "multitask.onnx";
+/// Most frames in one run of it.
+const MAX_BATCH_FRAMES: usize = 64;
+
+/// What is decided about one head from held-out answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibration {
+    /// Logits are divided by it.
+    pub temperature: f64,
+    /// No grade below this confidence.
+    pub abstain_below: f64,
+}
+
+/// A trained network with everything that a bundle says about it.
+pub struct Trained<'a> {
+    /// All tensors.
+    pub weights: Weights,
+    /// What the training set looks like to DINOv2.
+    pub reference: Reference,
+    /// The distance from it above which no grade is given.
+    pub out_of_distribution: OutOfDistribution,
+    /// By head: EXP, ICM, TE.
+    pub calibration: [Calibration; 3],
+    /// The bundle whose embedding network it goes with.
+    pub base: &'a Bundle,
+    /// Names of the new bundle.
+    pub name: String,
+    /// Version of the new bundle.
+    pub version: String,
+    /// SPDX expression.
+    pub license: String,
+    /// What it was trained on, for whoever has to judge the grades.
+    pub training_data: String,
+    /// Date of its making.
+    pub created: NaiveDate,
+}
+
+impl Trained<'_> {
+    /// Writes the bundle into `dir`, which is made: both networks and the manifest.
+    ///
+    /// # Errors
+    /// When a file cannot be written, or the manifest would be refused.
+    pub fn write(
+        &self,
+        dir: &Path,
+        metrics: BTreeMap<String, serde_json::Value>,
+    ) -> Result<(), TrainingError> {
+        fs::create_dir_all(dir).map_err(|error| wrong(dir, error))?;
+        let from = [("training_data", self.training_data.as_str())];
+        let network = multitask_onnx(&mut self.weights.clone(), Some(&self.reference), Storage::Half, &from);
+        let base = self.base.manifest();
+        let mut manifest = base.clone();
+        manifest.name.clone_from(&self.name);
+        manifest.version.clone_from(&self.version);
+        manifest.license.clone_from(&self.license);
+        manifest.training_data.clone_from(&self.training_data);
+        manifest.created = self.created;
+        manifest.untrained = false;
+        manifest.out_of_distribution = Some(self.out_of_distribution.clone());
+        manifest.metrics = metrics;
+        for (head, calibration) in Head::ALL.iter().zip(self.calibration) {
+            let head = match head {
+                Head::Exp => &mut manifest.heads.exp,
+                Head::Icm => &mut manifest.heads.icm,
+                Head::Te => &mut manifest.heads.te,
+            };
+            head.temperature = calibration.temperature;
+            head.abstain_below = Some(calibration.abstain_below);
+        }
+        manifest.files.multitask = ModelFile {
+            path: MULTITASK.to_owned(),
+            sha256: hex::encode(Sha256::digest(&network)),
+            bytes: network.len() as u64,
+            opset: OPSET,
+            precision: Precision::Fp32,
+            max_batch_frames: MAX_BATCH_FRAMES,
+            generated: None,
+        };
+        let mut json = serde_json::to_string_pretty(&manifest)
+            .map_err(|error| TrainingError::Write { path: dir.to_owned(), reason: error.to_string() })?;
+        json.push('\n');
+        Manifest::from_json(json.as_bytes())
+            .map_err(|reason| TrainingError::Write { path: dir.join("manifest.json"), reason })?;
+        write(&dir.join(&manifest.files.embedding.path), self.base.embedding().data())?;
+        write(&dir.join(MULTITASK), &network)?;
+        write(&dir.join("manifest.json"), json.as_bytes())
+    }
+}
+
+/// Writes a file of a bundle.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(path: &Path, data: &[u8]) -> Result<(), TrainingError> {
+    fs::write(path, data).map_err(|error| wrong(path, error))
+}
+
+fn wrong(path: &Path, error: std::io::Error) -> TrainingError {
+    TrainingError::Write { path: PathBuf::from(path), reason: error.to_string() }
+}

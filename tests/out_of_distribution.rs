@@ -182,7 +182,6 @@ fn the_demo_model_grades_blastocysts_and_nothing_else() {
     assert!(graded >= GRADED, "{graded} of the blastocysts are graded");
 }
 
-/// The gate before the model may have refused a picture already, for what it is.
 #[test]
 #[ignore = "the demo bundle does not know distances before it is trained"]
 fn on_the_whole_route_only_blastocysts_get_a_grade() {
@@ -217,8 +216,10 @@ fn on_the_whole_route_only_blastocysts_get_a_grade() {
             continue;
         }
         assert!(line["gardner"].is_null(), "{}: {line}", shown.what);
-        let known = ["blurred", "low_contrast", "out_of_distribution"];
-        assert!(known.iter().any(|reason| reasons[0] == *reason), "{}: {reasons}", shown.what);
+        // There is nothing in focus in these two, which the gate may see before the model does.
+        let gate = ["empty well", "cell of another tissue"].contains(&shown.what)
+            && (reasons[0] == "blurred" || reasons[0] == "low_contrast");
+        assert!(gate || reasons[0] == "out_of_distribution", "{}: {reasons}", shown.what);
     }
     assert!(graded as f64 >= GRADED * (shown.len() - strange) as f64, "{graded}");
 }

@@ -273,7 +273,7 @@ fn reference_of(shown: &[Shown]) -> Reference {
 
 /// The demo's embedding network beside a network that knows the distance from some blastocysts.
 fn bundle_with(folder: &Path, reference: &Reference, abstain_above: f64) {
-    let multitask = multitask_onnx(&mut Undecided, Some(reference), Storage::Half, &[]);
+    let multitask = multitask_onnx(&mut Undecided, std::slice::from_ref(reference), Storage::Half, &[]);
     let mut manifest: Value =
         serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
     let embedding = manifest["files"]["embedding"]["path"].as_str().unwrap();

@@ -12,7 +12,7 @@ use super::onnx::Storage;
 pub fn untrained_multitask(seed: u64) -> Vec<u8> {
     let seed_text = seed.to_string();
     let metadata = [("untrained", "true"), ("seed", seed_text.as_str())];
-    multitask_onnx(&mut RandomWeights(SplitMix64(seed)), None, Storage::Single, &metadata)
+    multitask_onnx(&mut RandomWeights(SplitMix64(seed)), &[], Storage::Single, &metadata)
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014).

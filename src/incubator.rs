@@ -14,6 +14,7 @@ mod labelled;
 mod render;
 mod replay;
 mod schedule;
+pub mod strange;
 mod synthetic;
 
 use std::path::PathBuf;

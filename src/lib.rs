@@ -27,6 +27,7 @@
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod glyph;
 pub mod incubator;
 pub mod kafka;
 pub mod model;

@@ -24,13 +24,25 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("model", &["domain", "pipeline::grade"]),
     ("random", &[]),
-    ("incubator", &["domain", "random"]),
+    ("glyph", &[]),
+    ("incubator", &["domain", "glyph", "random"]),
     ("training", &["domain", "model", "pipeline::grade", "random"]),
     ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (
         "cli",
-        &["config", "domain", "incubator", "kafka", "model", "pipeline", "service", "telemetry", "training"],
+        &[
+            "config",
+            "domain",
+            "glyph",
+            "incubator",
+            "kafka",
+            "model",
+            "pipeline",
+            "service",
+            "telemetry",
+            "training",
+        ],
     ),
 ];
 

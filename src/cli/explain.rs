@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use image::{Rgb, RgbImage};
 
 use crate::domain::{GradeClass, HeadGrade, Heads, Picture};
+use crate::glyph::glyph;
 use crate::model::Map;
 
 /// Side of a panel, pixels.
@@ -75,7 +76,7 @@ fn ramp(value: f64) -> [f64; 3] {
     [value.sqrt(), value.powi(3), (std::f64::consts::TAU * value).sin().max(0.0)]
 }
 
-/// Prints white letters on black; there is no font that every machine has.
+/// Prints white letters on black.
 fn print(picture: &mut RgbImage, left: u32, top: u32, text: &str) {
     let columns = 4 * u32::try_from(text.chars().count()).unwrap_or(0) + 1;
     let mut dot = |column: u32, row: u32, colour: Rgb<u8>| {
@@ -93,33 +94,6 @@ fn print(picture: &mut RgbImage, left: u32, top: u32, text: &str) {
                 dot(4 * index + 1 + column, row, Rgb([255; 3]));
             }
         }
-    }
-}
-
-/// Five rows of three dots.
-fn glyph(letter: char) -> [u8; 5] {
-    match letter {
-        '0' => [7, 5, 5, 5, 7],
-        '1' => [2, 6, 2, 2, 7],
-        '2' => [7, 1, 7, 4, 7],
-        '3' => [7, 1, 7, 1, 7],
-        '4' => [5, 5, 7, 1, 1],
-        '5' => [7, 4, 7, 1, 7],
-        '6' => [7, 4, 7, 5, 7],
-        '7' => [7, 1, 1, 1, 1],
-        '8' => [7, 5, 7, 5, 7],
-        '9' => [7, 5, 7, 1, 7],
-        '.' => [0, 0, 0, 0, 2],
-        'A' => [2, 5, 7, 5, 5],
-        'B' => [6, 5, 6, 5, 6],
-        'C' => [3, 4, 4, 4, 3],
-        'E' => [7, 4, 6, 4, 7],
-        'I' => [7, 2, 2, 2, 7],
-        'M' => [5, 7, 7, 5, 5],
-        'P' => [6, 5, 6, 4, 4],
-        'T' => [7, 2, 2, 2, 2],
-        'X' => [5, 5, 2, 5, 5],
-        _ => [0; 5],
     }
 }
 

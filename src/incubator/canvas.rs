@@ -4,10 +4,16 @@
 //! focal plane is drawn wider and fainter. That is what a microscope shows and costs a tenth.
 //! Coordinates are micrometres from the centre of the picture, x to the right, y down.
 
+mod tube;
+
 use super::random::{Random, mix};
+
+pub(super) use tube::{Joint, Tube};
 
 /// Width of the field of view.
 pub(super) const FIELD_UM: f32 = 280.0;
+/// Standard deviation of the noise of the sensor, grey values.
+pub(super) const SENSOR_NOISE: f32 = 1.6;
 /// Standard deviation of a sharp edge.
 const SHARP_UM: f32 = 0.9;
 /// Extra standard deviation of an edge per micrometre out of focus (a numerical aperture of 0.4).

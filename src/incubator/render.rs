@@ -6,7 +6,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, GrayImage, ImageError};
 
 use super::anatomy::Placement;
-use super::canvas::{Body, Canvas, FIELD_UM, Ring};
+use super::canvas::{Body, Canvas, FIELD_UM, Ring, SENSOR_NOISE};
 use super::embryo::{Development, Embryo};
 use super::random::{Random, mix};
 
@@ -53,7 +53,7 @@ impl Renderer {
             Development::Blastocyst { expansion } => self.blastocyst(embryo, (x, y), expansion),
         }
         let noise_seed = mix(&[embryo.seed, hpi.to_bits(), focal_offset_um.to_bits()]);
-        let grey = self.canvas.expose(gain, 1.6, noise_seed);
+        let grey = self.canvas.expose(gain, SENSOR_NOISE, noise_seed);
         GrayImage::from_raw(self.side_px, self.side_px, grey).unwrap_or_default()
     }
 

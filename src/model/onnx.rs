@@ -8,7 +8,7 @@ mod read;
 use half::f16;
 use prost::Message;
 
-pub use read::read_weights;
+pub use read::{Tensors, read_weights};
 
 /// Opset of the standard operators.
 pub const OPSET: u32 = 17;

@@ -23,7 +23,6 @@ mod runs;
 pub mod runtime;
 pub mod session;
 mod tensor;
-pub mod untrained;
 mod warm_up;
 
 use std::path::{Path, PathBuf};

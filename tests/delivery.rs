@@ -12,7 +12,7 @@ mod stream;
 use std::{net::SocketAddr, os::unix::process::ExitStatusExt, time::Duration};
 
 use common::kafka::Kafka;
-use process::{Memebg, get, metric, wait_for};
+use process::{Memebg, get, grade_events, metric, wait_for};
 use stream::{Stream, day_5_frames, skipped_frames};
 
 /// For what takes seconds on two idle cores, while everything else runs beside it.
@@ -32,10 +32,10 @@ fn serve(stream: &Stream<'_>, more: &[(&str, &str)]) -> Memebg {
     Memebg::start(&["serve"], &options)
 }
 
-/// Waits until this process alone has published so many grades.
-fn await_graded(address: SocketAddr, grades: f64) {
-    wait_for("enough grades", PATIENCE, || {
-        metric(address, "memebg_grades_published_total").filter(|published| *published >= grades)
+/// Waits until this process alone has published so many grade events.
+fn await_published(address: SocketAddr, events: f64) {
+    wait_for("enough grade events", PATIENCE, || {
+        grade_events(address).filter(|published| *published >= events)
     });
 }
 
@@ -77,7 +77,7 @@ async fn sigterm_in_the_middle_drains_and_the_next_process_goes_on_without_a_rep
     ]);
     let mut service = serve(&stream, &[]);
     let mut incubators = Memebg::start(&["incubate"], &options);
-    await_graded(service.address(PATIENCE), 12.0);
+    await_published(service.address(PATIENCE), 12.0);
     stop_in_peace(&mut service);
     incubators.signal("TERM");
     assert_eq!(incubators.end(PATIENCE).code(), Some(0), "{}", incubators.log());
@@ -98,7 +98,7 @@ async fn a_drain_that_cannot_finish_ends_in_time_and_loses_nothing() {
     let many =
         [("flow.max_in_flight_frames", "80"), ("kafka.drain_timeout_ms", "100"), ("focus.max_wait_ms", "50")];
     let mut service = serve(&stream, &many);
-    await_graded(service.address(PATIENCE), 5.0);
+    await_published(service.address(PATIENCE), 5.0);
     service.signal("TERM");
     let status = service.end(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0), "{}", service.log());
@@ -119,9 +119,9 @@ async fn sigkill_in_the_middle_loses_nothing_and_repeats_only_identical_events()
     stream.send(day_5_frames(12, 0..10));
     // The least that a broker allows: so long do the partitions wait for a member that died.
     let soon_missed = [("kafka.consumer_properties.session_timeout_ms", "6000")];
-    for grades in [20.0, 10.0] {
+    for events in [20.0, 10.0] {
         let mut service = serve(&stream, &soon_missed);
-        await_graded(service.address(PATIENCE), grades);
+        await_published(service.address(PATIENCE), events);
         service.signal("KILL");
         assert_eq!(service.end(PATIENCE).signal(), Some(9));
     }
@@ -140,7 +140,7 @@ async fn a_broker_that_restarts_is_survived_and_nothing_is_lost() {
     stream.send(day_5_frames(10, 0..5));
     let mut service = serve(&stream, &[]);
     let address = service.address(PATIENCE);
-    await_graded(address, 10.0);
+    await_published(address, 10.0);
     let (name, partitions) = (stream.name, stream.partitions);
     kafka.restart();
     let stream = Stream { kafka: &kafka, name, partitions };
@@ -197,7 +197,7 @@ async fn frames_that_cannot_be_published_in_time_end_the_service_with_code_3() {
     stream.send(day_5_frames(10, 0..10));
     let all_at_once = ("flow.max_in_flight_frames", "200");
     let mut service = serve(&stream, &[("kafka.delivery_timeout_ms", "2000"), all_at_once]);
-    await_graded(service.address(PATIENCE), 5.0);
+    await_published(service.address(PATIENCE), 5.0);
     // Stopped meanwhile, so that the broker is gone before the other frames are graded, however fast that is.
     service.signal("STOP");
     drop(kafka);

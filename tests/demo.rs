@@ -54,18 +54,21 @@ fn every_image_of_a_folder_gets_one_grade_event_and_the_demo_ends_by_itself() {
     let output = demo(&["--images", images, "--seconds", "90", "--json"]).output().unwrap();
     let summary = summary(&output);
     assert_balanced(&summary);
-    assert_eq!((count(&summary, "graded"), count(&summary, "abstained")), (12, 1), "{summary}");
+    // The model may be unsure of an embryo; it is never asked about black.
+    let (graded, abstained) = (count(&summary, "graded"), count(&summary, "abstained"));
+    assert!(graded > 0 && abstained > 0 && graded + abstained == 13, "{summary}");
     for what in ["grade_events", "grade_ids", "embryos"] {
         assert_eq!(count(&summary, what), 13, "{what}");
     }
-    assert_eq!(summary["untrained"], true);
+    assert_eq!(summary["untrained"], false);
 }
 
 #[test]
 fn ctrl_c_stops_the_incubators_finishes_their_frames_and_says_what_became_of_them() {
     let mut demo = demo(&[]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains(" hpi ") && line.ends_with("UNTRAINED")), "no grade was shown");
+    let grade = lines.find(|line| line.contains(" hpi ")).unwrap();
+    assert!(!grade.contains("UNTRAINED"), "{grade}");
     let interrupted = Command::new("sh").arg("-c").arg(format!("kill -INT {}", demo.id())).status().unwrap();
     assert!(interrupted.success());
     let last = lines.last().unwrap();

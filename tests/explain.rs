@@ -3,10 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "common/bundle.rs"]
+mod bundle;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use bundle::demo;
 use memebg::domain::{Image, ImageLocation, Letter, MediaType, Picture};
 use memebg::incubator::{Embryo, LabelledPicture, LabelledSet, Renderer};
 use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Storage};
@@ -115,10 +119,6 @@ fn maps_of_what_was_drawn_agree_with_it_and_maps_of_something_else_do_not() {
     }
 }
 
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
-
 /// As the service decodes it.
 fn decoded(jpeg: &[u8]) -> Picture {
     let (width, height) = image::load_from_memory(jpeg).map(|image| (image.width(), image.height())).unwrap();
@@ -214,19 +214,19 @@ fn a_bundle_without_maps_is_refused_before_anything_is_graded() {
     let input: &[Dim] = &[Dim::Dynamic("b"), Dim::Fixed(384)];
     let multitask =
         small_network(&[("embedding", input)], &[("exp", 6), ("icm", 3), ("te", 3), ("shared", 4)]);
-    let mut manifest: Value =
-        serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
+    bundle::copy_without_limits(folder.path());
+    let path = folder.path().join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for (role, data) in [("embedding", &embedding), ("multitask", &multitask)] {
         fs::write(folder.path().join(format!("{role}.onnx")), data).unwrap();
         let file = manifest["files"][role].as_object_mut().unwrap();
-        file.remove("generated");
         file.extend([
             ("path".to_owned(), json!(format!("{role}.onnx"))),
             ("sha256".to_owned(), json!(hex::encode(Sha256::digest(data)))),
             ("bytes".to_owned(), json!(data.len())),
         ]);
     }
-    fs::write(folder.path().join("manifest.json"), manifest.to_string()).unwrap();
+    fs::write(path, manifest.to_string()).unwrap();
     let explanations = folder.path().join("why");
     let output = grade(folder.path(), &["nothing.png", "--explain", explanations.to_str().unwrap()]);
     let error = String::from_utf8_lossy(&output.stderr);

@@ -79,7 +79,7 @@ fn the_trainer_and_the_served_network_give_the_same_logits() {
     let samples = samples(4);
     let samples: Vec<&Sample> = samples.iter().collect();
     let weights = lively_weights();
-    let base = Bundle::open(&demo(), Path::new("")).unwrap();
+    let base = Bundle::open(&demo()).unwrap();
     let points: Vec<Vec<f32>> = (0..8)
         .map(|seed| {
             let mut random = Random::new(seed);

@@ -120,7 +120,7 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
     let tests =
         tests.iter().map(|test| measured(config, &unfinished, test)).collect::<Result<Vec<_>, _>>()?;
     trained.write(&unfinished, metrics(&evaluation, &tests))?;
-    let manifest = Bundle::open(&unfinished, &config.model.runtime.cache_dir)?.manifest().clone();
+    let manifest = Bundle::open(&unfinished)?.manifest().clone();
     let encoders = encoders_in_words(args, &prepared);
     let recipe = [recipe(args)];
     let card = Card {
@@ -216,13 +216,11 @@ impl<'a> Prepared<'a> {
         seed: u64,
         quiet: bool,
     ) -> anyhow::Result<Self> {
-        let base = Bundle::open(&config.model.bundle, &config.model.runtime.cache_dir)?;
+        let base = Bundle::open(&config.model.bundle)?;
         let from_scratch = init == Some(&Init::Scratch);
         let resnet = match init {
             Some(Init::Scratch) => Weights::random(&resnet_shapes(), seed),
-            Some(Init::File(path)) if path.is_dir() => {
-                resnet_of(&Bundle::open(path, &config.model.runtime.cache_dir)?)?
-            }
+            Some(Init::File(path)) if path.is_dir() => resnet_of(&Bundle::open(path)?)?,
             Some(Init::File(path)) => Weights::read_torchvision(path)?,
             None => resnet_of(&base)?,
         };

@@ -4,22 +4,16 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use super::cache::{cache_dir, remove_unfinished, write_whole};
 use super::inspect::inspect;
-use super::manifest::{Generated, Manifest, ModelFile};
-use super::untrained::untrained_multitask;
+use super::manifest::{Manifest, ModelFile};
 use crate::domain::ModelIdentity;
 
 /// Longest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
-
-/// Writing a generated network takes a second; what is unfinished after this will never be whole.
-const UNFINISHED_AGE: Duration = Duration::from_secs(600);
 
 /// A verified bundle. Holds both networks in memory: drop it once they are loaded.
 #[derive(Debug)]
@@ -67,21 +61,16 @@ impl fmt::Debug for Network {
 }
 
 impl Bundle {
-    /// Reads the manifest in `dir` and verifies every file it names. A network that the manifest
-    /// says is generated is made in the cache folder when it is not there yet. An empty `cache` is
-    /// `$XDG_CACHE_HOME/memebg` or `~/.cache/memebg`.
+    /// Reads the manifest in `dir` and verifies every file it names.
     ///
     /// # Errors
-    /// [`ModelError::Bundle`] naming the file and what is wrong with it, or [`ModelError::Cache`].
-    pub fn open(dir: &Path, cache: &Path) -> Result<Self, ModelError> {
+    /// [`ModelError::Bundle`] naming the file and what is wrong with it.
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let path = dir.join("manifest.json");
         let json = read_capped(&path)?;
         let manifest = Manifest::from_json(&json).map_err(|reason| ModelError::bundle(&path, reason))?;
         let embedding = stored(dir, &manifest.files.embedding)?;
-        let multitask = match &manifest.files.multitask.generated {
-            None => stored(dir, &manifest.files.multitask)?,
-            Some(from) => generated(&path, cache, &manifest.files.multitask, from)?,
-        };
+        let multitask = stored(dir, &manifest.files.multitask)?;
         for network in [&embedding, &multitask] {
             let wrong = |reason: String| ModelError::bundle(&network.path, reason);
             let description = inspect(&network.data).map_err(wrong)?;
@@ -163,37 +152,4 @@ fn read_verified(path: &Path, file: &ModelFile) -> Result<Vec<u8>, String> {
         return Err(format!("has sha256 {sha256}, the manifest says {}", file.sha256));
     }
     Ok(data)
-}
-
-/// The name in the cache is the digest, so bundles share what is equal and never meet what is not.
-fn generated(
-    manifest: &Path,
-    cache: &Path,
-    file: &ModelFile,
-    from: &Generated,
-) -> Result<Network, ModelError> {
-    let folder = cache_dir(cache)?.join("models");
-    let path = folder.join(format!("{}.onnx", file.sha256));
-    if let Ok(data) = read_verified(&path, file) {
-        return Ok(Network { path, data });
-    }
-    tracing::info!(seed = from.seed, path = %path.display(), "generating the untrained multitask network");
-    let data = untrained_multitask(from.seed);
-    let sha256 = hex::encode(Sha256::digest(&data));
-    if sha256 != file.sha256 || data.len() as u64 != file.bytes {
-        let reason = format!(
-            "seed {} makes a {} of {} bytes with sha256 {sha256}, the manifest says {} bytes and {}; \
-             it was written for another version",
-            from.seed,
-            file.path,
-            data.len(),
-            file.bytes,
-            file.sha256
-        );
-        return Err(ModelError::bundle(manifest, reason));
-    }
-    fs::create_dir_all(&folder).map_err(|error| ModelError::cache(&folder, error))?;
-    remove_unfinished(&folder, UNFINISHED_AGE);
-    write_whole(&path, &data).map_err(|error| ModelError::cache(&folder, error))?;
-    Ok(Network { path, data })
 }

@@ -1,9 +1,9 @@
-//! Files that are made or fetched once and kept: safe when several processes do it at once.
+//! Files that are fetched once and kept: safe when several processes do it at once.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,22 +59,6 @@ pub(super) fn remove_unfinished(folder: &Path, age: Duration) {
     }
 }
 
-/// Puts `data` at `path` so that a reader sees all of it or nothing, even after a power cut.
-pub(super) fn write_whole(path: &Path, data: &[u8]) -> io::Result<()> {
-    let temporary = sibling(path);
-    let written = (|| {
-        let mut file = File::create_new(&temporary)?;
-        file.write_all(data)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        // The first error is the one to tell; a file that was never made cannot be removed either.
-        drop(fs::remove_file(&temporary));
-    }
-    written
-}
-
 /// SHA-256 of a file as lower-case hexadecimal digits; the file is read in pieces.
 pub(super) fn sha256_of(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
@@ -96,20 +80,6 @@ mod tests {
     #[test]
     fn a_configured_cache_folder_wins() {
         assert_eq!(cache_dir(Path::new("/somewhere")).unwrap(), Path::new("/somewhere"));
-    }
-
-    #[test]
-    fn many_writers_leave_one_whole_file_and_no_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let data = vec![7; 300_000];
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| write_whole(&path, &data).unwrap());
-            }
-        });
-        assert_eq!(fs::read(&path).unwrap(), data);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -157,18 +157,6 @@ pub struct ModelFile {
     /// with dynamic int8, which scales over all of it.
     #[serde(deserialize_with = "whole")]
     pub max_batch_frames: usize,
-    /// The file is not in the bundle: it is made from this when it is first needed.
-    #[serde(default, deserialize_with = "check::present_object", skip_serializing_if = "Option::is_none")]
-    pub generated: Option<Generated>,
-}
-
-/// What an untrained multitask network is made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Generated {
-    /// Seed of the random weights, at most 2^53 - 1.
-    #[serde(deserialize_with = "whole")]
-    pub seed: u64,
 }
 
 label_enum! {
@@ -256,11 +244,6 @@ mod tests {
         let limit = OutOfDistribution { abstain_above: 25.0, accepts: 0.99 };
         assert!(!limit.refuses(0.0) && !limit.refuses(25.0));
         assert!(limit.refuses(25.1) && limit.refuses(f64::INFINITY) && limit.refuses(f64::NAN));
-    }
-
-    #[test]
-    fn a_generated_network_cannot_pass_as_trained() {
-        assert!(refusal(|json| json["untrained"] = false.into()).contains("untrained"));
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub struct RuntimeSettings {
     pub library: PathBuf,
     /// Whether a missing library may be fetched once, with pip.
     pub fetch: bool,
-    /// Where fetched and generated files are kept. Empty: `$XDG_CACHE_HOME/memebg` or
-    /// `~/.cache/memebg`.
+    /// Where what is fetched, and what training goes on from, is kept. Empty:
+    /// `$XDG_CACHE_HOME/memebg` or `~/.cache/memebg`.
     pub cache_dir: PathBuf,
 }
 

@@ -28,7 +28,7 @@ pub fn load_graders(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, Mo
 
 pub(super) fn load(settings: &ModelSettings) -> Result<Vec<OnnxGrader>, ModelError> {
     settings.validate()?;
-    let bundle = Bundle::open(&settings.bundle, &settings.runtime.cache_dir)?;
+    let bundle = Bundle::open(&settings.bundle)?;
     let environment = runtime::environment(&settings.runtime, settings.intra_op_threads)?;
     Device::first_usable(settings.device, settings.device_id, |device| {
         let mut graders = Vec::with_capacity(settings.graders);

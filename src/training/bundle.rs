@@ -93,7 +93,6 @@ impl Trained<'_> {
             opset: OPSET,
             precision: Precision::Fp32,
             max_batch_frames: MAX_BATCH_FRAMES,
-            generated: None,
         };
         let mut json = serde_json::to_string_pretty(&manifest)
             .map_err(|error| TrainingError::Write { path: dir.to_owned(), reason: error.to_string() })?;

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a broken harness must fail the test, with its reason")]
 
+pub mod bundle;
 pub mod frames;
 pub mod image_server;
 #[cfg(feature = "broker-tests")]

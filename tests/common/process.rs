@@ -155,6 +155,13 @@ pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
+/// Grade events that the broker has confirmed to this process, graded or abstained; nothing when nobody answers.
+pub fn grade_events(address: SocketAddr) -> Option<f64> {
+    Some(
+        metric(address, "memebg_grades_published_total")? + metric(address, "memebg_frames_abstained_total")?,
+    )
+}
+
 /// Sum over every series of a counter or gauge; nothing when nobody answers.
 pub fn metric(address: SocketAddr, name: &str) -> Option<f64> {
     let (_, text) = get(address, "/metrics").filter(|(status, _)| *status == 200)?;

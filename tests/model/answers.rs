@@ -205,10 +205,9 @@ fn at_distance(folder: &Path, distance: Option<f32>, limit: f64) -> ModelSetting
         graph.output(&row, &[BATCH]);
     });
     with_networks(folder, &[("embedding", &small_embedding(false)), ("multitask", &multitask)]);
-    let path = folder.join("manifest.json");
-    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    manifest["out_of_distribution"] = serde_json::json!({ "abstain_above": limit, "accepts": 0.99 });
-    fs::write(&path, manifest.to_string()).unwrap();
+    change_manifest(folder, |manifest| {
+        manifest["out_of_distribution"] = serde_json::json!({ "abstain_above": limit, "accepts": 0.99 });
+    });
     settings(folder)
 }
 
@@ -242,7 +241,8 @@ fn the_grade_is_made_of_the_logits_of_the_answer() {
     let graded = examiner.grade(&pictures.iter().collect::<Vec<_>>()).unwrap().opinions;
     for (picture, graded) in pictures.iter().zip(graded) {
         let answer = examiner.answer(picture).unwrap();
-        let exp = HeadGrade::<Expansion>::from_logits(&answer.exp, 1.0).unwrap();
+        let temperature = examiner.manifest().heads.exp.temperature;
+        let exp = HeadGrade::<Expansion>::from_logits(&answer.exp, temperature).unwrap();
         assert_eq!(exp, graded.unwrap().heads.exp);
     }
 }
@@ -291,7 +291,7 @@ fn one_map_without_the_others_is_refused() {
 
 #[test]
 fn an_encoder_gives_the_embeddings_that_the_grader_sees() {
-    let bundle = Bundle::open(&demo(), Path::new("")).unwrap();
+    let bundle = Bundle::open(&demo()).unwrap();
     let mut encoder = Encoder::of_bundle(&eight_at_a_time(&demo()), &bundle).unwrap();
     let mut examiner = load_examiner(&settings(&demo())).unwrap();
     let pictures = [picture(0), picture(4), picture(2)];

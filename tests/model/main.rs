@@ -2,25 +2,26 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod answers;
+#[path = "../common/bundle.rs"]
+mod bundle;
+#[path = "../common/random_network.rs"]
+mod random_network;
 mod storage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bundle::demo;
 use memebg::domain::{AbstainReason, GradeClass, Picture, Probabilities};
 use memebg::model::multitask::{WeightSource, multitask_onnx};
 use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Storage, Tensor};
-use memebg::model::untrained::untrained_multitask;
 use memebg::model::{Bundle, DevicePolicy, ModelSettings, RuntimeSettings, load_graders as load};
 use memebg::pipeline::grade::NotFinite;
+use random_network::random_multitask;
 use sha2::{Digest, Sha256};
 
 const SIDE_PX: usize = 224;
 const BATCH: Dim = Dim::Dynamic("b");
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
 
 fn settings(bundle: &Path) -> ModelSettings {
     ModelSettings {
@@ -58,18 +59,26 @@ fn picture(kind: usize) -> Picture {
     Picture::new(SIDE_PX, grey.collect()).unwrap()
 }
 
-/// A copy of the demo bundle whose manifest has been changed.
-fn changed(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
-    let mut manifest: serde_json::Value =
-        serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
+fn change_manifest(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let path = folder.join("manifest.json");
+    let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut manifest);
-    fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
-    fs::copy(demo().join("embedding.onnx"), folder.join("embedding.onnx")).unwrap();
+    fs::write(path, manifest.to_string()).unwrap();
 }
 
-/// A copy of the demo bundle with other networks in it, by role.
+/// A copy of the demo bundle without its limits, whose manifest has been changed.
+fn changed(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    bundle::copy_without_limits(folder);
+    change_manifest(folder, change);
+}
+
+/// The same with other networks in it, by role, which nobody has trained or calibrated.
 fn with_networks(folder: &Path, networks: &[(&str, &[u8])]) {
     changed(folder, |manifest| {
+        manifest["untrained"] = true.into();
+        for head in ["exp", "icm", "te"] {
+            manifest["heads"][head]["temperature"] = 1.into();
+        }
         for (role, data) in networks {
             let path = format!("{role}_of_test.onnx");
             fs::write(folder.join(&path), data).unwrap();
@@ -77,19 +86,8 @@ fn with_networks(folder: &Path, networks: &[(&str, &[u8])]) {
             file.insert("path".to_owned(), path.into());
             file.insert("sha256".to_owned(), hex::encode(Sha256::digest(data)).into());
             file.insert("bytes".to_owned(), data.len().into());
-            file.remove("generated");
         }
     });
-}
-
-#[test]
-fn the_untrained_network_is_the_file_that_the_demo_manifest_names() {
-    let manifest: serde_json::Value =
-        serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
-    let file = &manifest["files"]["multitask"];
-    let data = untrained_multitask(file["generated"]["seed"].as_u64().unwrap());
-    assert_eq!(hex::encode(Sha256::digest(&data)), file["sha256"].as_str().unwrap());
-    assert_eq!(data.len() as u64, file["bytes"].as_u64().unwrap());
 }
 
 #[test]
@@ -99,7 +97,7 @@ fn the_demo_bundle_warms_up_and_says_what_it_is() {
     grader.warm_up().unwrap();
     let identity = grader.identity();
     assert_eq!((identity.device.as_str(), identity.precision.as_str()), ("cpu", "int8+fp32"));
-    assert!(identity.model.untrained);
+    assert!(!identity.model.untrained);
     let manifest = fs::read(demo().join("manifest.json")).unwrap();
     assert_eq!(identity.model.digest, hex::encode(Sha256::digest(manifest)));
     assert_eq!((grader.max_batch_frames(), grader.input_side_px()), (8, SIDE_PX));
@@ -126,20 +124,12 @@ fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
 #[test]
 fn a_network_that_looks_across_its_batch_is_refused_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
-    changed(folder.path(), |manifest| manifest["files"]["embedding"]["max_batch_frames"] = 64.into());
+    // A network that hangs on every value of the embedding; a trained one may ignore what is off.
+    with_networks(folder.path(), &[("multitask", &random_multitask(2))]);
+    change_manifest(folder.path(), |json| json["files"]["embedding"]["max_batch_frames"] = 64.into());
     for batch_sizes in [vec![1, 2], vec![8]] {
         let error = refusal(&ModelSettings { batch_sizes, ..settings(folder.path()) });
         assert!(error.contains("warm-up on cpu") && error.contains("max_batch_frames"), "{error}");
-    }
-}
-
-#[test]
-fn logits_of_the_untrained_network_are_neither_flat_nor_saturated() {
-    let mut graders = load(&settings(&demo())).unwrap();
-    for kind in 0..4 {
-        let batch = graders[0].grade(&[&picture(kind)]).unwrap();
-        let confidence = batch.opinions[0].as_ref().unwrap().heads.exp.confidence;
-        assert!((0.2..0.98).contains(&confidence), "{confidence}");
     }
 }
 
@@ -147,7 +137,9 @@ fn logits_of_the_untrained_network_are_neither_flat_nor_saturated() {
 /// pictures.
 #[test]
 fn probabilities_are_those_of_an_independent_program() {
-    let mut graders = load(&settings(&demo())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    with_networks(folder.path(), &[("multitask", &random_multitask(2))]);
+    let mut graders = load(&settings(folder.path())).unwrap();
     let batch = graders[0].grade(&[&picture(0), &picture(6)]).unwrap();
     let first = &batch.opinions[0].as_ref().unwrap().heads;
     let second = &batch.opinions[1].as_ref().unwrap().heads;
@@ -293,15 +285,9 @@ fn auto_takes_the_cpu_where_there_is_no_gpu() {
 #[test]
 fn a_network_of_another_shape_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    changed(folder.path(), |manifest| {
-        let files = &mut manifest["files"];
-        files["embedding"]["sha256"] = files["multitask"]["sha256"].clone();
-        files["embedding"]["bytes"] = files["multitask"]["bytes"].clone();
-        files["embedding"]["path"] = "wrong.onnx".into();
-    });
-    fs::write(folder.path().join("wrong.onnx"), untrained_multitask(demo_seed())).unwrap();
+    with_networks(folder.path(), &[("embedding", &small_multitask(false))]);
     let error = refusal(&settings(folder.path()));
-    assert!(error.contains("wrong.onnx") && error.contains("embedding"), "{error}");
+    assert!(error.contains("embedding_of_test.onnx") && error.contains("more inputs"), "{error}");
 }
 
 #[test]
@@ -320,24 +306,23 @@ fn a_file_that_is_not_a_model_is_refused_by_name() {
 #[test]
 fn a_changed_or_missing_file_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let cache = Path::new("");
-    changed(folder.path(), |_| {});
-    assert!(Bundle::open(folder.path(), cache).is_ok());
+    bundle::copy_without_limits(folder.path());
+    assert!(Bundle::open(folder.path()).is_ok());
 
     let path = folder.path().join("embedding.onnx");
     let mut data = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    let error = Bundle::open(folder.path(), cache).unwrap_err().to_string();
+    let error = Bundle::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("embedding.onnx") && error.contains("cannot be read"), "{error}");
 
     data[1_000_000] ^= 1;
     fs::write(&path, &data).unwrap();
-    let error = Bundle::open(folder.path(), cache).unwrap_err().to_string();
+    let error = Bundle::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("embedding.onnx") && error.contains("sha256"), "{error}");
 
     data.pop();
     fs::write(&path, &data).unwrap();
-    assert!(Bundle::open(folder.path(), cache).unwrap_err().to_string().contains("bytes"));
+    assert!(Bundle::open(folder.path()).unwrap_err().to_string().contains("bytes"));
 }
 
 #[test]
@@ -351,58 +336,26 @@ fn a_network_with_weights_in_another_file_is_refused_by_name() {
     data.extend(b"\x3a\x09\x2a\x07\x42\x03far\x70\x01");
     let folder = tempfile::tempdir().unwrap();
     with_networks(folder.path(), &[("embedding", &data)]);
-    let error = Bundle::open(folder.path(), Path::new("")).unwrap_err().to_string();
+    let error = Bundle::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("embedding_of_test.onnx") && error.contains("another file"), "{error}");
 }
 
 #[test]
 fn a_network_that_says_it_is_untrained_cannot_pass_as_trained() {
     let folder = tempfile::tempdir().unwrap();
-    with_networks(folder.path(), &[("multitask", &untrained_multitask(demo_seed()))]);
-    assert!(Bundle::open(folder.path(), Path::new("")).is_ok());
-    let path = folder.path().join("manifest.json");
-    let manifest = fs::read_to_string(&path).unwrap();
-    fs::write(&path, manifest.replace("\"untrained\":true", "\"untrained\":false")).unwrap();
-    let error = Bundle::open(folder.path(), Path::new("")).unwrap_err().to_string();
+    with_networks(folder.path(), &[("multitask", &random_multitask(1))]);
+    assert!(Bundle::open(folder.path()).is_ok());
+    change_manifest(folder.path(), |manifest| manifest["untrained"] = false.into());
+    let error = Bundle::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("multitask_of_test.onnx") && error.contains("untrained"), "{error}");
 }
 
 #[test]
 fn what_is_loaded_is_what_was_verified_even_if_the_file_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
-    changed(folder.path(), |_| {});
-    let bundle = Bundle::open(folder.path(), Path::new("")).unwrap();
+    bundle::copy_without_limits(folder.path());
+    let bundle = Bundle::open(folder.path()).unwrap();
     fs::write(bundle.embedding().path(), b"another network").unwrap();
     let loaded = hex::encode(Sha256::digest(bundle.embedding().data()));
     assert_eq!(loaded, bundle.manifest().files.embedding.sha256);
-}
-
-#[test]
-fn a_seed_that_makes_another_file_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    changed(folder.path(), |manifest| manifest["files"]["multitask"]["generated"]["seed"] = 99.into());
-    let cache = tempfile::tempdir().unwrap();
-    let error = Bundle::open(folder.path(), cache.path()).unwrap_err().to_string();
-    assert!(error.contains("seed 99"), "{error}");
-}
-
-#[test]
-fn a_damaged_generated_network_is_made_again_by_everybody_at_once() {
-    let cache = tempfile::tempdir().unwrap();
-    let path = Bundle::open(&demo(), cache.path()).unwrap().multitask().path().to_owned();
-    let good = fs::read(&path).unwrap();
-    fs::write(&path, b"cut off").unwrap();
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| Bundle::open(&demo(), cache.path()).unwrap());
-        }
-    });
-    assert!(fs::read(&path).unwrap() == good);
-    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-}
-
-fn demo_seed() -> u64 {
-    let manifest: serde_json::Value =
-        serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
-    manifest["files"]["multitask"]["generated"]["seed"].as_u64().unwrap()
 }

@@ -86,14 +86,7 @@ impl Manifest {
             limit.check()?;
         }
         self.files.embedding.check("embedding")?;
-        self.files.multitask.check("multitask")?;
-        if self.files.embedding.generated.is_some() {
-            return Err("files.embedding.generated: only the multitask network can be generated".to_owned());
-        }
-        if self.files.multitask.generated.is_some() && !self.untrained {
-            return Err("untrained is false although files.multitask is generated from a seed".to_owned());
-        }
-        Ok(())
+        self.files.multitask.check("multitask")
     }
 }
 

@@ -3,12 +3,15 @@ use crate::domain::{DevelopmentStage, Expansion, Letter, Picture, Truth};
 use crate::training::Sample;
 use crate::training::distribution::Shares;
 
-/// The demo's manifest, said to be trained, with a limit on the distance.
+/// A manifest without thresholds and with a limit on the distance.
 fn manifest(change: impl FnOnce(&mut serde_json::Value)) -> Manifest {
     let mut json: serde_json::Value =
-        serde_json::from_str(include_str!("../../../models/demo/manifest.json")).unwrap();
-    json["files"]["multitask"].as_object_mut().unwrap().remove("generated");
-    json["untrained"] = false.into();
+        serde_json::from_str(include_str!("../../../schemas/examples/manifest/trained.json")).unwrap();
+    for head in ["exp", "icm", "te"] {
+        let head = json["heads"][head].as_object_mut().unwrap();
+        head.insert("temperature".to_owned(), 1.into());
+        head.remove("abstain_below");
+    }
     json["out_of_distribution"] = serde_json::json!({ "abstain_above": 20.0, "accepts": 0.99 });
     change(&mut json);
     Manifest::from_json(json.to_string().as_bytes()).unwrap()
@@ -69,7 +72,7 @@ fn a_head_is_measured_wherever_its_label_has_a_grade() {
     assert_eq!(heads, [(Head::Exp, 3), (Head::Icm, 2), (Head::Te, 2)]);
     assert_eq!(evaluation.heads[1].multi.figures.accuracy, 0.5);
     assert_eq!((evaluation.data.images, evaluation.encoders.as_str()), (4, "bundle"));
-    assert_eq!((evaluation.protocol, evaluation.model.as_str()), (None, "demo 0.1.0"));
+    assert_eq!((evaluation.protocol, evaluation.model.as_str()), (None, "invented 0.1.0"));
 }
 
 #[test]

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module as _;
 
 use super::finetune::{EndToEnd, Network, Normalisation};
-use super::fit::{Checkpoint, Parts, Progress, Schedule, Start, device, fit, optimizer};
-use super::frozen::split_rows;
-use super::loss::Targets;
+use super::fit::{Checkpoint, Objective as _, Parts, Progress, Schedule, Start, device, fit, optimizer};
+use super::loss::{Targets, split_rows};
 use super::network::{ResNet18, Trunk, load, shapes_of, weights_of};
 use super::weights::Weights;
 use super::{Sample, TrainingError};
@@ -78,7 +77,7 @@ impl<'a> Material<'a> {
         let network = load(network(), weights).valid();
         let mut answers = Vec::with_capacity(indices.len());
         for batch in indices.chunks(ANSWERED) {
-            let of_head = objective.forward(&network, batch, None).map(split_rows);
+            let of_head = objective.logits(&network, batch, None).map(split_rows);
             for row in 0..batch.len() {
                 answers.push(of_head.each_ref().map(|head| head.get(row).cloned().unwrap_or_default()));
             }

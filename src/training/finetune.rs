@@ -45,9 +45,8 @@ pub struct EndToEnd<'a> {
     pub each_epoch: &'a mut dyn FnMut(&Checkpoint<Network>) -> Result<(), TrainingError>,
 }
 
-impl EndToEnd<'_> {
-    /// Logits of the samples `indices`.
-    pub fn forward(&self, network: &Network, indices: &[usize], mut random: Option<&mut Random>) -> Logits {
+impl Objective<Network> for EndToEnd<'_> {
+    fn logits(&self, network: &Network, indices: &[usize], mut random: Option<&mut Random>) -> Logits {
         let device = super::fit::device();
         let views: Vec<View> = indices
             .iter()
@@ -65,11 +64,9 @@ impl EndToEnd<'_> {
         let mask = random.map(|random| Mask::draw(indices.len(), random, &device));
         network.trunk.forward(network.resnet.forward(images), embeddings, mask)
     }
-}
 
-impl Objective<Network> for EndToEnd<'_> {
-    fn loss(&self, network: &Network, indices: &[usize], random: Option<&mut Random>) -> Tensor<1> {
-        self.targets.loss(indices, self.forward(network, indices, random), &super::fit::device())
+    fn targets(&self) -> &Targets {
+        self.targets
     }
 
     fn epoch_done(&mut self, checkpoint: &Checkpoint<Network>) -> Result<(), TrainingError> {

@@ -5,7 +5,9 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 
-use super::TrainingError;
+use super::loss::Targets;
+use super::network::Logits;
+use super::{Scored, TrainingError, calibrate};
 use crate::random::{Random, mix};
 
 /// Share of all steps in which the learning rate rises from zero.
@@ -66,17 +68,40 @@ pub struct Checkpoint<M> {
     pub optimizer: ModuleOptimizer,
 }
 
-/// What is asked of a module: the loss of some samples. `random` is there in training, for
-/// augmentation, and absent in validation.
+/// What is asked of a module.
 pub trait Objective<M> {
-    /// The mean loss of the samples `indices`.
-    fn loss(&self, module: &M, indices: &[usize], random: Option<&mut Random>) -> Tensor<1>;
+    /// The logits of the samples `indices`. `random` is there in training, for augmentation and
+    /// dropout, and absent in validation.
+    fn logits(&self, module: &M, indices: &[usize], random: Option<&mut Random>) -> Logits;
+
+    /// What the labels ask of them.
+    fn targets(&self) -> &Targets;
 
     /// Called after every epoch.
     ///
     /// # Errors
     /// What ends training.
     fn epoch_done(&mut self, checkpoint: &Checkpoint<M>) -> Result<(), TrainingError>;
+}
+
+/// How far the answers to the validation samples are from their labels once a temperature has made
+/// their confidences honest, as it will after training: a network that is merely too sure of itself
+/// is not worse than it was an epoch before.
+fn validation_loss<M>(objective: &dyn Objective<M>, module: &M, indices: &[usize], batch: usize) -> f64 {
+    let mut scored: [Vec<Scored>; 3] = [const { Vec::new() }; 3];
+    for batch in indices.chunks(batch) {
+        let logits = objective.logits(module, batch, None);
+        for (all, some) in scored.iter_mut().zip(objective.targets().scored(batch, logits)) {
+            all.extend(some);
+        }
+    }
+    scored.iter().filter(|scored| !scored.is_empty()).map(|scored| calibrated_nll(scored)).sum()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "numbers of samples")]
+fn calibrated_nll(scored: &[Scored]) -> f64 {
+    let temperature = calibrate::temperature(scored);
+    scored.iter().map(|one| one.nll(temperature)).sum::<f64>() / scored.len() as f64
 }
 
 /// The device that training runs on: the CPU, all cores.
@@ -132,7 +157,8 @@ pub fn fit<M: Module>(
         let mut module = now.module.train();
         let mut sum = 0.0;
         for (step, batch) in order.chunks(schedule.batch).enumerate() {
-            let loss = objective.loss(&module, batch, Some(&mut random));
+            let logits = objective.logits(&module, batch, Some(&mut random));
+            let loss = objective.targets().loss(batch, logits, &device());
             sum += scalar(&loss) * weight(batch);
             let gradients = GradientsParams::from_grads(loss.backward(), &module);
             let rate = learning_rate(schedule, epoch * steps + step, schedule.epochs * steps);
@@ -144,11 +170,8 @@ pub fn fit<M: Module>(
         if !now.progress.loss.is_finite() {
             return Err(TrainingError::Diverged { epoch, learning_rate: schedule.learning_rate });
         }
-        let losses = parts.validation.chunks(schedule.batch);
-        let validation: f64 =
-            losses.map(|batch| scalar(&objective.loss(&evaluated, batch, None)) * weight(batch)).sum();
-        now.progress.validation_loss =
-            (!parts.validation.is_empty()).then(|| validation / weight(parts.validation));
+        now.progress.validation_loss = (!parts.validation.is_empty())
+            .then(|| validation_loss(&*objective, &evaluated, parts.validation, schedule.batch));
         // Without validation every epoch is the best so far.
         let judged = now.progress.validation_loss.unwrap_or(f64::NEG_INFINITY);
         if judged < now.progress.best_loss || parts.validation.is_empty() {

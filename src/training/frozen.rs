@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainingError;
 use super::fit::{Checkpoint, Objective, Parts, Progress, Schedule, Start, device, fit};
-use super::loss::Targets;
+use super::loss::{Targets, split_rows};
 use super::network::{Logits, Mask, Trunk, load, shapes_of, weights_of};
 use super::weights::Weights;
 use crate::model::multitask::{EMBEDDING_WIDTH, RESNET_WIDTH};
@@ -13,6 +13,9 @@ use crate::random::{Random, mix};
 
 /// Numbers that describe one view of one picture: ResNet features, then the DINOv2 embedding.
 pub const FEATURES: usize = RESNET_WIDTH + EMBEDDING_WIDTH;
+/// Deviation that ResNet features are scaled to; DINOv2's are scaled to 1. The ResNet has seen one kind of
+/// picture, DINOv2 a hundred million: on few pictures the former must not drown the latter.
+const RESNET_DEVIATION: f32 = 0.25;
 /// Features that vary less than this are left as they are.
 const MIN_DEVIATION: f32 = 1e-4;
 
@@ -86,7 +89,10 @@ impl Scale {
             differences.for_each(|((sum, mean), value)| *sum += (value - mean).powi(2) / count);
         }
         let deviation = |variance: f32| if variance.sqrt() > MIN_DEVIATION { variance.sqrt() } else { 1.0 };
-        Self { mean, deviation: variance.into_iter().map(deviation).collect() }
+        let scaled = |(index, variance): (usize, f32)| {
+            if index < RESNET_WIDTH { deviation(variance) / RESNET_DEVIATION } else { deviation(variance) }
+        };
+        Self { mean, deviation: variance.into_iter().enumerate().map(scaled).collect() }
     }
 
     /// Changes the first layers so that they take features as they come.
@@ -118,8 +124,8 @@ struct OnFeatures<'a> {
     targets: &'a Targets,
 }
 
-impl OnFeatures<'_> {
-    fn forward(&self, trunk: &Trunk, indices: &[usize], mut random: Option<&mut Random>) -> Logits {
+impl Objective<Trunk> for OnFeatures<'_> {
+    fn logits(&self, trunk: &Trunk, indices: &[usize], mut random: Option<&mut Random>) -> Logits {
         let device = device();
         let (mut seen, mut known) = (Vec::new(), Vec::new());
         for index in indices {
@@ -136,11 +142,9 @@ impl OnFeatures<'_> {
         let mask = random.map(|random| Mask::draw(samples, random, &device));
         trunk.forward(rows(seen, samples, &device), rows(known, samples, &device), mask)
     }
-}
 
-impl Objective<Trunk> for OnFeatures<'_> {
-    fn loss(&self, trunk: &Trunk, indices: &[usize], random: Option<&mut Random>) -> Tensor<1> {
-        self.targets.loss(indices, self.forward(trunk, indices, random), &device())
+    fn targets(&self) -> &Targets {
+        self.targets
     }
 
     fn epoch_done(&mut self, _: &Checkpoint<Trunk>) -> Result<(), TrainingError> {
@@ -192,14 +196,6 @@ pub fn answers(features: &Features, weights: &Weights, samples: &[usize]) -> Vec
         }
     }
     answers
-}
-
-/// The rows of a matrix.
-#[must_use]
-pub fn split_rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
-    let [_, width] = matrix.dims();
-    let values = matrix.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
-    values.chunks(width.max(1)).map(<[f32]>::to_vec).collect()
 }
 
 #[cfg(test)]

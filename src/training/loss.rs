@@ -4,7 +4,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::network::Logits;
-use super::{Sample, class_index};
+use super::{Sample, Scored, class_index};
 use crate::domain::{Expansion, GradeClass, Head, Letter};
 
 /// How strongly rare classes are weighted up: the power of the inverse of their frequency. 1 would
@@ -92,6 +92,34 @@ impl Targets {
         }
         total
     }
+}
+
+impl Targets {
+    /// By head, the answers to those of `indices` that have a grade on it; none for heads that are not
+    /// trained.
+    #[must_use]
+    pub fn scored(&self, indices: &[usize], logits: Logits) -> [Vec<Scored>; 3] {
+        let [exp, icm, te] = logits.map(split_rows);
+        let of = |rows: &[Vec<f32>], logits: Vec<Vec<f32>>| {
+            let one = |(index, logits): (&usize, Vec<f32>)| {
+                let row = rows.get(*index)?;
+                let largest = row.iter().copied().fold(0.0, f32::max);
+                let truth = row.iter().position(|value| *value >= largest && *value > 0.0)?;
+                Some(Scored { truth, logits })
+            };
+            indices.iter().zip(logits).filter_map(one).collect()
+        };
+        let [exp_rows, icm_rows, te_rows] = &self.rows;
+        [of(exp_rows, exp), of(icm_rows, icm), of(te_rows, te)]
+    }
+}
+
+/// The rows of a matrix.
+#[must_use]
+pub fn split_rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
+    let [_, width] = matrix.dims();
+    let values = matrix.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
+    values.chunks(width.max(1)).map(<[f32]>::to_vec).collect()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a handful of classes")]

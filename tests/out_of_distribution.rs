@@ -161,12 +161,11 @@ fn table(title: &str, limit: f64, seen: &[&[Seen]]) {
 
 /// The limit in a bundle's manifest.
 fn limit(bundle: &Path) -> f64 {
-    let bundle = Bundle::open(bundle, Path::new("")).unwrap();
+    let bundle = Bundle::open(bundle).unwrap();
     bundle.manifest().out_of_distribution.expect("a bundle with out_of_distribution").abstain_above
 }
 
 #[test]
-#[ignore = "the demo bundle does not know distances before it is trained"]
 fn the_demo_model_grades_blastocysts_and_nothing_else() {
     let mut graders = load_graders(&settings(&demo())).unwrap();
     let grader = graders[0].as_mut();
@@ -183,7 +182,6 @@ fn the_demo_model_grades_blastocysts_and_nothing_else() {
 }
 
 #[test]
-#[ignore = "the demo bundle does not know distances before it is trained"]
 fn on_the_whole_route_only_blastocysts_get_a_grade() {
     let folder = tempfile::tempdir().unwrap();
     let mut shown = no_embryos();
@@ -236,7 +234,7 @@ impl WeightSource for Undecided {
 /// Mean and covariance of the embeddings of some blastocysts. A tenth of the covariance is replaced by
 /// the same variance in every direction: there are fewer pictures than directions.
 fn reference_of(shown: &[Shown]) -> Reference {
-    let bundle = Bundle::open(&demo(), Path::new("")).unwrap();
+    let bundle = Bundle::open(&demo()).unwrap();
     let mut encoder = Encoder::of_bundle(&settings(&demo()), &bundle).unwrap();
     let pictures: Vec<Picture> = shown.iter().map(Shown::decoded).collect();
     let embeddings = encoder.encode(&pictures.iter().collect::<Vec<_>>()).unwrap();
@@ -273,7 +271,7 @@ fn reference_of(shown: &[Shown]) -> Reference {
 
 /// The demo's embedding network beside a network that knows the distance from some blastocysts.
 fn bundle_with(folder: &Path, reference: &Reference, abstain_above: f64) {
-    let multitask = multitask_onnx(&mut Undecided, Some(reference), Storage::Half, &[]);
+    let multitask = multitask_onnx(&mut Undecided, std::slice::from_ref(reference), Storage::Half, &[]);
     let mut manifest: Value =
         serde_json::from_slice(&fs::read(demo().join("manifest.json")).unwrap()).unwrap();
     let embedding = manifest["files"]["embedding"]["path"].as_str().unwrap();

@@ -89,7 +89,7 @@ fn the_trainer_and_the_served_network_give_the_same_logits() {
     let reference = reference_of(&points.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
     let trained = Trained {
         weights: weights.clone().without_parts(),
-        reference: reference.clone(),
+        references: vec![reference.clone()],
         out_of_distribution: OutOfDistribution { abstain_above: 1e6, accepts: 1.0 },
         calibration: [Calibration { temperature: 1.5, abstain_below: 0.25 }; 3],
         base: &base,
@@ -121,7 +121,7 @@ fn the_trainer_and_the_served_network_give_the_same_logits() {
                 differing = differing.max((served - trainer).abs());
             }
         }
-        let expected = distance(&reference, &answer.embedding);
+        let expected = distance(std::slice::from_ref(&reference), &answer.embedding);
         let served = f64::from(answer.distance.unwrap());
         assert!((served - expected).abs() < 1e-3 * expected, "distance {served} and {expected}");
     }

@@ -102,7 +102,7 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
     weights.extend(outcome.weights.clone());
     let trained = Trained {
         weights: weights.rounded_to_half(),
-        reference: outcome.reference.clone(),
+        references: outcome.references.clone(),
         out_of_distribution: outcome.out_of_distribution.clone(),
         calibration: outcome.calibration,
         base: &prepared.base,

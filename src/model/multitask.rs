@@ -32,7 +32,7 @@ pub trait WeightSource {
     fn weights(&mut self, name: &str, dims: &[usize]) -> Vec<f32>;
 }
 
-/// The training set as a Gaussian in the space of the DINOv2 embedding.
+/// A part of the training set, or all of it, as a Gaussian in the space of the DINOv2 embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reference {
     /// Mean embedding, 384 values.
@@ -47,15 +47,15 @@ pub struct Reference {
 /// - `exp_map`, `icm_map`, `te_map` `[b, 7, 7]`: what each part of the picture adds to the largest
 ///   logit of a head, through the ResNet's features, where it adds to it (Grad-CAM, Selvaraju 2017;
 ///   with one average pool behind the features the same as HiResCAM, Draelos 2020);
-/// - with a `reference`, `distance` `[b]`: the Mahalanobis distance of the embedding from the training
-///   set (Lee 2018).
+/// - with `references`, `distance` `[b]`: the Mahalanobis distance of the embedding from the nearest of
+///   them (Lee 2018).
 ///
-/// `storage` says how the weights are kept; the reference is kept in single precision, because the
+/// `storage` says how the weights are kept; references are kept in single precision, because the
 /// distance is a small difference that large numbers leave. Whatever the storage, the network computes
 /// in single precision, so that in a manifest its precision is `fp32`.
 pub fn multitask_onnx(
     weights: &mut dyn WeightSource,
-    reference: Option<&Reference>,
+    references: &[Reference],
     storage: Storage,
     metadata: &[(&str, &str)],
 ) -> Vec<u8> {
@@ -86,8 +86,8 @@ pub fn multitask_onnx(
     let heads = Head::ALL.iter().map(|head| net.head(*head, &shared)).collect::<Vec<_>>();
     net.graph.output(&shared, &[BATCH, Dim::Fixed(SHARED_WIDTH)]);
     net.maps(&heads, &layers);
-    if let Some(reference) = reference {
-        net.distance(&embedding, reference);
+    if !references.is_empty() {
+        net.distance(&embedding, references);
     }
     net.graph.finish(metadata)
 }

@@ -35,7 +35,7 @@ pub struct Trained<'a> {
     /// All tensors.
     pub weights: Weights,
     /// What the training set looks like to DINOv2.
-    pub reference: Reference,
+    pub references: Vec<Reference>,
     /// The distance from it above which no grade is given.
     pub out_of_distribution: OutOfDistribution,
     /// By head: EXP, ICM, TE.
@@ -66,7 +66,7 @@ impl Trained<'_> {
     ) -> Result<(), TrainingError> {
         fs::create_dir_all(dir).map_err(|error| wrong(dir, error))?;
         let from = [("training_data", self.training_data.as_str())];
-        let network = multitask_onnx(&mut self.weights.clone(), Some(&self.reference), Storage::Half, &from);
+        let network = multitask_onnx(&mut self.weights.clone(), &self.references, Storage::Half, &from);
         let base = self.base.manifest();
         let mut manifest = base.clone();
         manifest.name.clone_from(&self.name);

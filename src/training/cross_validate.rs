@@ -4,10 +4,11 @@ use super::calibrate;
 use super::fit::Parts;
 use super::frozen::{Features, answers, fit_trunk, schedule};
 use super::loss::{Targets, Task};
-use super::reference::{distance, reference_of};
+use super::reference::{distance, references_of};
 use super::split::{Fold, Protocol, folds, part};
 use super::{FoldAnswers, Sample, Scored, TrainingError, class_index};
 use crate::domain::Head;
+use crate::model::multitask::Reference;
 use crate::random::mix;
 
 /// Share of the training samples that stops the training and sets the temperature.
@@ -68,23 +69,26 @@ pub fn frozen(
                 Task::Multi => &mut collected.multi,
                 Task::Single(_) => &mut collected.single,
             };
-            let heads = Head::ALL.iter().zip(place).zip(held_out).zip(tested);
-            for (((head, place), held_out), tested) in
-                heads.filter(|(((head, _), _), _)| task.includes(**head))
-            {
-                let _ = head;
-                place.push(of_fold(fold, calibrate::temperature(&held_out), tested));
+            let heads = Head::ALL.iter().zip(place.iter_mut()).zip(held_out).zip(tested);
+            for (((head, place), held_out), tested) in heads {
+                if task.includes(*head) {
+                    place.push(of_fold(fold, calibrate::temperature(&held_out), tested));
+                }
             }
         }
-        let embeddings: Vec<&[f32]> = fit.iter().map(|index| features.embedding(*index)).collect();
-        if let Some(reference) = reference_of(&embeddings) {
-            collected
-                .distances
-                .extend(test.iter().map(|index| distance(&reference, features.embedding(*index))));
-        }
+        let references = references(samples, &fit, features);
+        let tested = test.iter().map(|index| distance(&references, features.embedding(*index)));
+        collected.distances.extend(tested);
     }
     done(networks, networks);
     Ok(collected)
+}
+
+/// What the samples `indices` look like to DINOv2.
+#[must_use]
+pub fn references(samples: &[&Sample], indices: &[usize], features: &Features) -> Vec<Reference> {
+    let labelled = |index: &usize| Some((samples.get(*index)?.truth.exp?, features.embedding(*index)));
+    references_of(&indices.iter().filter_map(labelled).collect::<Vec<_>>())
 }
 
 /// The answers of one fold on one head.

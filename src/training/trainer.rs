@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::bundle::Calibration;
-use super::cross_validate::{self, Answers, VALIDATION_SHARE, of_fold, scored};
+use super::cross_validate::{self, Answers, VALIDATION_SHARE, of_fold, references, scored};
 use super::end_to_end::{Material, Stage, train};
 use super::evaluation::{Abstention, HeadAbstention};
 use super::finetune::Normalisation;
 use super::fit::{Parts, Progress};
 use super::frozen::{Features, fit_trunk, schedule};
 use super::loss::{Targets, Task};
-use super::reference::{distance, quantile, reference_of};
+use super::reference::{distance, quantile};
 use super::split::{Fold, Protocol, folds, part};
 use super::weights::Weights;
 use super::{FoldAnswers, HeadEvaluation, Sample, Scored, TrainingError, calibrate};
@@ -43,7 +43,7 @@ pub struct Outcome {
     /// All tensors that were trained: without those of the ResNet when it was frozen.
     pub weights: Weights,
     /// What the samples look like to DINOv2.
-    pub reference: Reference,
+    pub references: Vec<Reference>,
     /// The distance above which no grade is given.
     pub out_of_distribution: OutOfDistribution,
     /// By head: EXP, ICM, TE.
@@ -124,11 +124,10 @@ pub fn end_to_end(
     for ((place, held_out), tested) in folds.iter_mut().zip(&held_out).zip(tested) {
         place.push(of_fold(&fold, calibrate::temperature(held_out), tested));
     }
-    let embeddings: Vec<&[f32]> = rest.iter().map(|index| features.embedding(*index)).collect();
-    let distances: Vec<f64> = reference_of(&embeddings).map_or_else(Vec::new, |reference| {
-        let held_out = validation.iter().chain(&test);
-        held_out.map(|index| distance(&reference, features.embedding(*index))).collect()
-    });
+    let references = references(samples, &rest, features);
+    let held_out = validation.iter().chain(&test);
+    let distances: Vec<f64> =
+        held_out.map(|index| distance(&references, features.embedding(*index))).collect();
     outcome(set, &rest, weights.without_parts(), &folds, &distances, (protocol, risk_target))
 }
 
@@ -140,9 +139,10 @@ fn outcome(
     distances: &[f64],
     (protocol, risk_target): (Protocol, f64),
 ) -> Result<Outcome, TrainingError> {
-    let embeddings: Vec<&[f32]> = fitted.iter().map(|index| set.features.embedding(*index)).collect();
-    let reference = reference_of(&embeddings)
-        .ok_or_else(|| TrainingError::Encode("all embeddings are the same".to_owned()))?;
+    let references = references(set.samples, fitted, set.features);
+    if references.is_empty() {
+        return Err(TrainingError::Encode("all embeddings are the same".to_owned()));
+    }
     let abstain_above = quantile(distances, ACCEPTED)
         .ok_or_else(|| TrainingError::Encode("no distance of a held-out sample".to_owned()))?;
     let mut calibration = [Calibration { temperature: 1.0, abstain_below: ALWAYS }; 3];
@@ -163,7 +163,7 @@ fn outcome(
     }
     Ok(Outcome {
         weights,
-        reference,
+        references,
         out_of_distribution: OutOfDistribution { abstain_above: rounded(abstain_above), accepts: ACCEPTED },
         calibration,
         heads,

@@ -8,7 +8,7 @@ use memebg::random::Random;
 /// `distance`: there is no training set to be far from.
 pub fn random_multitask(seed: u64) -> Vec<u8> {
     let mut weights = RandomWeights(Random::new(seed));
-    multitask_onnx(&mut weights, None, Storage::Single, &[("untrained", "true")])
+    multitask_onnx(&mut weights, &[], Storage::Single, &[("untrained", "true")])
 }
 
 struct RandomWeights(Random);

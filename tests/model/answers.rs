@@ -128,7 +128,7 @@ fn a_map_says_what_each_part_of_the_picture_adds_to_the_largest_logit() {
     let folder = tempfile::tempdir().unwrap();
     let embedding: Vec<f32> = (0..384).map(|index| arbitrary(3, index) as f32).collect();
     let mut wired = Wired::default();
-    let multitask = multitask_onnx(&mut wired, None, Storage::Single, &[]);
+    let multitask = multitask_onnx(&mut wired, &[], Storage::Single, &[]);
     with_networks(folder.path(), &[("embedding", &fixed_embedding(&embedding)), ("multitask", &multitask)]);
     let mut examiner = load_examiner(&settings(folder.path())).unwrap();
     assert!(examiner.has_maps());
@@ -182,8 +182,10 @@ fn the_distance_is_that_of_mahalanobis() {
         })
         .sum::<f64>()
         .sqrt();
+    // The nearest counts: this one is further from everything.
+    let far = Reference { mean: mean.iter().map(|mean| mean + 1e3).collect(), whitening: whitening.clone() };
     let reference = Reference { mean, whitening };
-    let multitask = multitask_onnx(&mut Wired::default(), Some(&reference), Storage::Single, &[]);
+    let multitask = multitask_onnx(&mut Wired::default(), &[far, reference], Storage::Single, &[]);
     with_networks(folder.path(), &[("embedding", &fixed_embedding(&embedding)), ("multitask", &multitask)]);
     let answer = load_examiner(&settings(folder.path())).unwrap().answer(&picture(1)).unwrap();
     assert_eq!(answer.embedding, embedding);

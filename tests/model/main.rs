@@ -189,7 +189,7 @@ fn a_model_whose_answers_are_not_numbers_fails_its_warm_up() {
     let folder = tempfile::tempdir().unwrap();
     with_networks(
         folder.path(),
-        &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), None, Storage::Single, &[]))],
+        &[("multitask", &multitask_onnx(&mut OnlyNan("te.bias"), &[], Storage::Single, &[]))],
     );
     let error = refusal(&settings(folder.path()));
     assert!(error.contains("warm-up on cpu") && error.contains("not finite"), "{error}");

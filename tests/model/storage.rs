@@ -29,8 +29,9 @@ fn reference() -> Reference {
 #[test]
 fn a_network_stored_in_half_precision_answers_like_the_one_whose_weights_were_rounded_beforehand() {
     let reference = reference();
-    let write =
-        |weights: &mut dyn WeightSource, storage| multitask_onnx(weights, Some(&reference), storage, &[]);
+    let write = |weights: &mut dyn WeightSource, storage| {
+        multitask_onnx(weights, std::slice::from_ref(&reference), storage, &[])
+    };
     let half = write(&mut Wired::default(), Storage::Half);
     let rounded = write(&mut Rounded(Wired::default()), Storage::Single);
     let exact = write(&mut Wired::default(), Storage::Single);
@@ -52,7 +53,7 @@ fn weights_can_be_read_back_from_a_network_of_either_storage() {
     let reference = reference();
     for storage in [Storage::Single, Storage::Half] {
         let mut wired = Wired::default();
-        let file = multitask_onnx(&mut wired, Some(&reference), storage, &[]);
+        let file = multitask_onnx(&mut wired, std::slice::from_ref(&reference), storage, &[]);
         let mut read = read_weights(&file).unwrap();
         // Its columns are in two parts, which the file has one after the other.
         let mut take = |name: &str| read.remove(name).unwrap();

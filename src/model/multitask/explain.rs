@@ -56,17 +56,31 @@ impl Net<'_> {
         }
     }
 
-    /// The mean is subtracted first: the difference is small against both, and single precision would
-    /// lose it in the difference of two products.
-    pub(super) fn distance(&mut self, embedding: &Tensor, reference: &Reference) {
-        let mean = self.graph.constant("reference.mean", &[1, EMBEDDING_WIDTH], &reference.mean);
-        let square = [EMBEDDING_WIDTH; 2];
-        let whitening = self.graph.constant("reference.whitening", &square, &reference.whitening);
-        let centred = self.graph.node("reference.centred", "Sub", &[embedding, &mean], &[]);
-        let inputs = [&centred, &whitening];
-        let white = self.graph.node("reference.white", "Gemm", &inputs, &[Attribute::Int("transB", 1)]);
+    /// The distance from the nearest of the references.
+    pub(super) fn distance(&mut self, embedding: &Tensor, references: &[Reference]) {
+        let distances: Vec<Tensor> = references
+            .iter()
+            .enumerate()
+            .map(|(index, one)| self.distance_from(index, embedding, one))
+            .collect();
+        let all: Vec<&Tensor> = distances.iter().collect();
+        let all = self.graph.node("distances", "Concat", &all, &[Attribute::Int("axis", 1)]);
         let axes = [Attribute::Ints("axes", &[1]), Attribute::Int("keepdims", 0)];
-        let distance = self.graph.node("distance", "ReduceL2", &[&white], &axes);
-        self.graph.output(&distance, &[BATCH]);
+        let nearest = self.graph.node("distance", "ReduceMin", &[&all], &axes);
+        self.graph.output(&nearest, &[BATCH]);
+    }
+
+    /// `[b, 1]`. The mean is subtracted first: the difference is small against both, and single precision
+    /// would lose it in the difference of two products.
+    fn distance_from(&mut self, index: usize, embedding: &Tensor, reference: &Reference) -> Tensor {
+        let name = |part: &str| format!("reference.{index}.{part}");
+        let mean = self.graph.constant(&name("mean"), &[1, EMBEDDING_WIDTH], &reference.mean);
+        let square = [EMBEDDING_WIDTH; 2];
+        let whitening = self.graph.constant(&name("whitening"), &square, &reference.whitening);
+        let centred = self.graph.node(&name("centred"), "Sub", &[embedding, &mean], &[]);
+        let inputs = [&centred, &whitening];
+        let white = self.graph.node(&name("white"), "Gemm", &inputs, &[Attribute::Int("transB", 1)]);
+        let axes = [Attribute::Ints("axes", &[1]), Attribute::Int("keepdims", 1)];
+        self.graph.node(&name("distance"), "ReduceL2", &[&white], &axes)
     }
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "common/bundle.rs"]
+mod bundle;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -66,6 +69,29 @@ fn the_demo_bundle_is_measured_on_every_label_and_shown_in_every_form() {
         output.status.success() && table.contains("EXP 1 to 6") && !table.contains("UNTRAINED"),
         "{table}"
     );
+}
+
+#[test]
+fn an_untrained_model_is_called_so_wherever_its_answers_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, set] = ["model", "set"].map(|name| folder.path().join(name));
+    fs::create_dir(&model).unwrap();
+    bundle::copy_without_limits(&model);
+    let path = model.join("manifest.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    fs::write(&path, manifest.replace("\"untrained\":false", "\"untrained\":true")).unwrap();
+    drawn_set(&set);
+    let image = set.join("images").join(&labels(&set)[1][0]);
+    let report = folder.path().join("report.html");
+    let [set, image, report] = [&set, &image, &report].map(|path| path.to_str().unwrap());
+    let model = format!("model.bundle={}", model.to_str().unwrap());
+    for arguments in [&["evaluate", "--data", set, "--report", report][..], &["grade", image]] {
+        let output = memebg(&[&["--set", &model], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("UNTRAINED"), "{shown}");
+    }
+    assert!(fs::read_to_string(report).unwrap().contains("UNTRAINED"));
 }
 
 #[test]

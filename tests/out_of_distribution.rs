@@ -277,7 +277,6 @@ fn bundle_with(folder: &Path, reference: &Reference, abstain_above: f64) {
     let embedding = manifest["files"]["embedding"]["path"].as_str().unwrap();
     fs::copy(demo().join(embedding), folder.join(embedding)).unwrap();
     let file = manifest["files"]["multitask"].as_object_mut().unwrap();
-    file.remove("generated");
     file.insert("sha256".to_owned(), json!(hex::encode(Sha256::digest(&multitask))));
     file.insert("bytes".to_owned(), json!(multitask.len()));
     fs::write(folder.join(file["path"].as_str().unwrap()), multitask).unwrap();

@@ -146,9 +146,10 @@ mod tests {
     #[test]
     fn the_temperature_stays_within_its_bounds() {
         assert_eq!(temperature(&[]), 1.0);
-        let right = temperature(&[scored(0, [1.0, 0.0, 0.0])]);
+        // Enough answers to overrule the prior.
+        let right = temperature(&vec![scored(0, [0.1, 0.0, 0.0]); 1_000]);
         assert!((0.05..0.050_001).contains(&right), "{right}");
-        let wrong = temperature(&[scored(1, [100.0, 0.0, 0.0])]);
+        let wrong = temperature(&vec![scored(1, [100.0, 0.0, 0.0]); 1_000]);
         assert!((19.999..=20.0).contains(&wrong), "{wrong}");
     }
 

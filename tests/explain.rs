@@ -23,9 +23,6 @@ use sha2::{Digest, Sha256};
 const UNSEEN_SEED: u64 = 0x0075_6e73_6565_6e00;
 /// Pictures of that set; two in three show what has an inner cell mass.
 const PICTURES: usize = 120;
-/// Least share of the maps with their peak in what they are about.
-const LEAST_ICM_PEAKS: f64 = 0.0;
-const LEAST_TE_PEAKS: f64 = 0.0;
 const SIDE_PX: usize = 224;
 /// Points along each side at which maps and regions are compared.
 const POINTS: usize = 84;
@@ -157,8 +154,9 @@ fn the_maps_of_the_demo_bundle_are_held_against_what_was_drawn() {
     });
     assert!(icm.maps == te.maps && icm.maps > PICTURES / 2, "{} maps", icm.maps);
     assert!(10 * blank < 3 * icm.maps, "{blank} of {} maps are blank", 3 * icm.maps);
-    assert!(icm.peaks > LEAST_ICM_PEAKS, "{icm:?}");
-    assert!(te.peaks > LEAST_TE_PEAKS, "{te:?}");
+    // Better than chance, which is the share of the area; the card says by how much.
+    assert!(icm.peaks > 2.0 * icm.area && icm.mass > 2.0 * icm.area, "{icm:?}");
+    assert!(te.mass > te.area, "{te:?}");
 }
 
 fn grade(bundle: &Path, arguments: &[&str]) -> Output {

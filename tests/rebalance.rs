@@ -8,7 +8,7 @@ mod process;
 #[path = "common/stream.rs"]
 mod stream;
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use common::kafka::Kafka;
 use process::{Memebg, grade_events, metric, wait_for};

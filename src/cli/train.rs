@@ -103,7 +103,7 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
     let trained = Trained {
         weights: weights.rounded_to_half(),
         references: outcome.references.clone(),
-        out_of_distribution: outcome.out_of_distribution.clone(),
+        out_of_distribution: outcome.out_of_distribution,
         calibration: outcome.calibration,
         base: &prepared.base,
         name,

@@ -150,7 +150,7 @@ mod tests {
     fn spot() -> Picture {
         let grey = (0..64 * 64).map(|index| {
             let (x, y) = (index % 64, index / 64);
-            if (x as i32 - 44).pow(2) + (y as i32 - 32).pow(2) < 30 { 220 } else { 100 }
+            if (x - 44_i32).pow(2) + (y - 32_i32).pow(2) < 30 { 220 } else { 100 }
         });
         Picture::new(64, grey.collect()).unwrap()
     }

@@ -75,7 +75,7 @@ impl Trained<'_> {
         manifest.training_data.clone_from(&self.training_data);
         manifest.created = self.created;
         manifest.untrained = false;
-        manifest.out_of_distribution = Some(self.out_of_distribution.clone());
+        manifest.out_of_distribution = Some(self.out_of_distribution);
         manifest.metrics = metrics;
         for (head, calibration) in Head::ALL.iter().zip(self.calibration) {
             let head = match head {

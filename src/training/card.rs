@@ -1,7 +1,6 @@
 //! The model card of a trained bundle (Mitchell et al. 2019): what was measured, in words and tables.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
@@ -151,9 +150,8 @@ fn table(evaluation: &Evaluation) -> String {
                 format!("{} {recall} ({})", class.class, class.support)
             })
             .collect();
-        let _ = writeln!(
-            text,
-            "| {} | {} | {:.3} | {:.3} | {kappa} | {:.3} -> {:.3} | {} |",
+        text += &format!(
+            "| {} | {} | {:.3} | {:.3} | {kappa} | {:.3} -> {:.3} | {} |\n",
             head.as_str().to_uppercase(),
             figures.images,
             figures.macro_f1,

@@ -169,7 +169,7 @@ pub fn fit_trunk(
 ) -> Result<(Weights, Progress), TrainingError> {
     let device = device();
     let trunk = Trunk::new(&device);
-    let start = Weights::random(&shapes_of(&trunk), mix(&[schedule.seed, 0x7472_756e_6b]));
+    let start = Weights::random(&shapes_of(&trunk), mix(&[schedule.seed, 0x0074_7275_6e6b]));
     let scale = Scale::of(features, parts.fit);
     let mut objective = OnFeatures { features, scale: &scale, targets };
     let (trunk, progress) = fit(Start::Anew(load(trunk, &start)), schedule, parts, &mut objective)?;

@@ -20,7 +20,7 @@ use crate::model::multitask::Reference;
 use crate::random::mix;
 
 /// Share of held-out blastocysts that are near enough to the training set to be graded.
-const ACCEPTED: f64 = 0.99;
+const ACCEPTED: f64 = 0.98;
 /// Where no confidence reaches the risk that is asked for, a head says nothing at all.
 pub const ALWAYS: f64 = 1.0;
 /// Share of the samples that stops the training of the network that is shipped, after cross-validation.

@@ -175,7 +175,7 @@ pub(super) fn cross_validate(
                 "--encoders finetune trains for hours: only --protocol holdout is offered"
             );
             notes.push(
-                "Single-task networks were not trained: one training takes as long as it takes.".to_owned(),
+                "Single-task networks were not trained: three more trainings of this length.".to_owned(),
             );
             let cache = cache_dir(&config.model.runtime.cache_dir)?;
             let folder = cache.join("training").join(format!("{}-{}", images.sha256, args.seed));

@@ -206,7 +206,7 @@ mod tests {
     use crate::training::loss::Task;
     use crate::training::{Sample, class_index};
 
-    /// Embryos whose second ResNet feature tells the ICM and whose first embedding value the expansion.
+    /// Embryos whose ICM shows in 64 of the ResNet's features, of its own scale, and whose expansion in 64 of DINOv2's.
     fn set(count: usize) -> (Vec<Sample>, Features) {
         let mut random = Random::new(9);
         let (mut samples, mut values) = (Vec::new(), Vec::new());
@@ -226,8 +226,10 @@ mod tests {
             });
             for _ in 0..2 {
                 let mut row: Vec<f32> = (0..FEATURES).map(|_| random.about(5.0, 0.5)).collect();
-                row[1] = 40.0 * icm as f32 + random.about(0.0, 2.0);
-                row[RESNET_WIDTH] = 0.02 * exp as f32 + random.about(0.0, 0.002);
+                for (seen, known) in (0..64).map(|index| (index, RESNET_WIDTH + index)) {
+                    row[seen] = 40.0 * icm as f32 + random.about(0.0, 8.0);
+                    row[known] = 0.02 * exp as f32 + random.about(0.0, 0.004);
+                }
                 values.extend(row);
             }
         }
@@ -252,11 +254,11 @@ mod tests {
 
     #[test]
     fn each_head_learns_what_its_labels_say_and_a_head_without_labels_disturbs_nobody() {
-        let (samples, features) = set(120);
+        let (samples, features) = set(360);
         let samples_ref: Vec<&Sample> = samples.iter().collect();
-        let (fit, test): (Vec<usize>, Vec<usize>) = (0..120).partition(|index| *index < 90);
+        let (fit, test): (Vec<usize>, Vec<usize>) = (0..360).partition(|index| *index < 300);
         let targets = Targets::new(&samples_ref, &fit, Task::Multi);
-        let schedule = Schedule { epochs: 40, ..schedule(90, 3) };
+        let schedule = Schedule { epochs: 40, ..schedule(300, 3) };
         let parts = Parts { fit: &fit, validation: &[] };
         let (weights, _) = fit_trunk(&features, &targets, parts, &schedule).unwrap();
         let (exp, icm) = (

@@ -2,7 +2,7 @@
 
 Of the multitask network the convolutions become int8 (QDQ, weights per channel). Everything behind the
 pooled features, the maps and the distance stay in fp32: they take no time, and their answers are what is
-graded. So do the sums between the convolutions: in int8 they gain no speed and double the error. Scales
+graded. So do the sums between the convolutions: in int8 they gain no speed and cost accuracy. Scales
 are fixed here, from pictures, so an answer does not depend on the rest of its batch. For CPUs.
 
 One command, in an environment of its own:

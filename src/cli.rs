@@ -6,6 +6,7 @@ mod explain;
 mod grade;
 mod incubate;
 mod labelled;
+mod progress;
 mod serve;
 #[cfg(feature = "train")]
 mod train;

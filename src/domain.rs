@@ -16,6 +16,7 @@ pub use frame::{
     Clocks, FRAME_EVENT_TYPE, FocalPlane, Frame, FrameEvent, FrameId, Image, ImageEvent, ImageLocation,
     InseminationMethod, Instrument, MediaType, Text, TimeZeroSource,
 };
+pub(crate) use grade::round4;
 pub use grade::{Expansion, GradeClass, Head, HeadGrade, Letter, Probabilities, gardner};
 pub use grade_event::{
     AbstainReason, Assessment, GRADE_EVENT_TYPE, GradeEvent, GradeId, GradeStatus, GraderIdentity, Heads,

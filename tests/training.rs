@@ -3,15 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+#[path = "common/bundle.rs"]
+mod bundle;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bundle::{demo, settings};
 use memebg::domain::Picture;
 use memebg::incubator::LabelledSet;
 use memebg::model::manifest::OutOfDistribution;
 use memebg::model::multitask::SIDE_PX;
-use memebg::model::{Bundle, DevicePolicy, ModelSettings, RuntimeSettings, load_examiner};
+use memebg::model::{Bundle, load_examiner};
 use memebg::random::Random;
 use memebg::training::Sample;
 use memebg::training::bundle::{Calibration, Trained};
@@ -27,22 +29,6 @@ const NORMALISATION: Normalisation =
 
 /// Largest difference between a logit of the trainer and of ONNX Runtime.
 const TOLERANCE: f32 = 1e-4;
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
-
-fn settings(bundle: &Path) -> ModelSettings {
-    ModelSettings {
-        bundle: bundle.to_owned(),
-        device: DevicePolicy::Cpu,
-        device_id: 0,
-        graders: 1,
-        intra_op_threads: 0,
-        batch_sizes: vec![1],
-        runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
-    }
-}
 
 fn samples(count: usize) -> Vec<Sample> {
     let set = LabelledSet::new(77, u32::try_from(SIDE_PX).unwrap()).map(Result::unwrap);
@@ -100,7 +86,7 @@ fn the_trainer_and_the_served_network_give_the_same_logits() {
         created: "2026-01-31".parse().unwrap(),
     };
     let folder = tempfile::tempdir().unwrap();
-    trained.write(folder.path(), BTreeMap::new()).unwrap();
+    trained.write(folder.path()).unwrap();
     let mut served = load_examiner(&settings(folder.path())).unwrap();
     let answers: Vec<_> = samples.iter().map(|sample| served.answer(&sample.picture).unwrap()).collect();
 

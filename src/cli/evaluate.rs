@@ -6,13 +6,11 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::labelled;
 use crate::config::Config;
-use crate::model::Answer;
-use crate::training::{DataError, Evaluation, LabelledImages, Protocol, finished, report, table};
+use crate::training::{DataError, Evaluation, LabelledImages, Protocol, report, table};
 
 #[derive(Debug, clap::Args)]
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "some options matter to training only"))]
@@ -51,6 +49,17 @@ pub(super) enum Encoders {
     Frozen,
     /// The ResNet is trained too.
     Finetune,
+}
+
+#[cfg(feature = "train")]
+impl Encoders {
+    /// As it is written on the command line and in an evaluation.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Finetune => "finetune",
+        }
+    }
 }
 
 /// Where the ResNet starts from.
@@ -96,15 +105,15 @@ fn writable(text: &str) -> Result<PathBuf, String> {
 
 pub(super) async fn run(config: Config, args: EvaluateArgs, stop: CancellationToken) -> anyhow::Result<()> {
     tokio::select! {
-        evaluated = tokio::task::spawn_blocking(move || evaluate(config, &args)) => evaluated?,
+        evaluated = tokio::task::spawn_blocking(move || evaluate(&config, &args)) => evaluated?,
         () = stop.cancelled() => anyhow::bail!("stopped before the evaluation was complete"),
     }
 }
 
-fn evaluate(config: Config, args: &EvaluateArgs) -> anyhow::Result<()> {
+fn evaluate(config: &Config, args: &EvaluateArgs) -> anyhow::Result<()> {
     let evaluation = match args.protocol {
         None => examine(config, args)?,
-        Some(protocol) => cross_validate(&config, args, protocol)?,
+        Some(protocol) => cross_validate(config, args, protocol)?,
     };
     if let Some(path) = &args.report {
         fs::write(path, report::html(&evaluation))
@@ -128,28 +137,10 @@ fn read(config: &Config, args: &EvaluateArgs) -> Result<LabelledImages, DataErro
 }
 
 /// Asks the model of the configuration.
-fn examine(mut config: Config, args: &EvaluateArgs) -> anyhow::Result<Evaluation> {
+fn examine(config: &Config, args: &EvaluateArgs) -> anyhow::Result<Evaluation> {
     let began = Instant::now();
-    let images = read(&config, args)?;
-    // One picture at a time: no other batch size needs to be warmed.
-    config.model.batch_sizes = vec![1];
-    let mut model = crate::model::load_examiner(&config.model)?;
-    let progress = progress(images.samples.len() as u64, args)?;
-    let mut answers: Vec<Answer> = Vec::with_capacity(images.samples.len());
-    for sample in &images.samples {
-        answers.push(model.answer(&sample.picture).with_context(|| sample.name.clone())?);
-        progress.inc(1);
-    }
-    progress.finish_and_clear();
-    Ok(finished::evaluation(&images, &answers, model.manifest(), began.elapsed().as_secs_f64()))
-}
-
-fn progress(pictures: u64, args: &EvaluateArgs) -> anyhow::Result<ProgressBar> {
-    if args.json {
-        return Ok(ProgressBar::hidden());
-    }
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} pictures, {eta} left")?;
-    Ok(ProgressBar::new(pictures).with_style(style))
+    let images = read(config, args)?;
+    labelled::examined(&config.model, &images, began, ("pictures", args.json))
 }
 
 /// Trains networks and tests them.

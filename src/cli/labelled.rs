@@ -1,12 +1,18 @@
 //! Labelled pictures, as the service would see them.
 
 use std::path::Path;
+use std::time::Instant;
 
+use anyhow::Context as _;
+
+use super::progress::{bar, counted};
 use crate::config::Config;
 use crate::domain::Picture;
 use crate::incubator::read_image;
 use crate::model::multitask::SIDE_PX;
+use crate::model::{ModelSettings, load_examiner};
 use crate::pipeline::decode;
+use crate::training::{Evaluation, LabelledImages, finished};
 
 /// Reads and decodes a file as the service does a frame; an error says what is wrong without the path.
 pub(super) fn decode(config: &Config) -> impl Fn(&Path) -> Result<Picture, String> + Sync {
@@ -21,4 +27,24 @@ pub(super) fn decode(config: &Config) -> impl Fn(&Path) -> Result<Picture, Strin
             decode::picture(&bytes, &image, &limits, SIDE_PX).map_err(|rejection| rejection.message)?;
         Ok(decoded.picture)
     }
+}
+
+/// Asks a finished bundle about every picture of a set. The evaluation lasts since `began`; `what` is
+/// what the progress bar counts.
+pub(super) fn examined(
+    settings: &ModelSettings,
+    images: &LabelledImages,
+    began: Instant,
+    (what, quiet): (&str, bool),
+) -> anyhow::Result<Evaluation> {
+    // One picture at a time: no other batch size needs to be warmed.
+    let settings = ModelSettings { batch_sizes: vec![1], ..settings.clone() };
+    let mut model = load_examiner(&settings)?;
+    let bar = bar(what, quiet)?;
+    let mut answers = Vec::with_capacity(images.samples.len());
+    for sample in &images.samples {
+        answers.push(model.answer(&sample.picture).with_context(|| sample.name.clone())?);
+        counted(&bar, answers.len(), images.samples.len());
+    }
+    Ok(finished::evaluation(images, &answers, model.manifest(), began.elapsed().as_secs_f64()))
 }

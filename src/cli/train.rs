@@ -2,30 +2,30 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use chrono::Utc;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::evaluate::{Encoders, EvaluateArgs, Init, share};
 use super::labelled;
+use super::progress::{bar, counted};
 use crate::config::Config;
 use crate::domain::Head;
-use crate::model::{Bundle, Manifest, bundle::Network, cache_dir, load_examiner, onnx::read_weights};
-use crate::training::bundle::{Trained, write};
+use crate::model::{Bundle, Manifest, ModelSettings, bundle::Network, cache_dir, onnx::read_weights};
+use crate::training::bundle::{Trained, write, write_manifest};
 use crate::training::card::{Card, metrics};
-use crate::training::cross_validate;
+use crate::training::cross_validate::{self, Set};
 use crate::training::encode::{self, features, views};
 use crate::training::end_to_end::{self, Stage, stages};
-use crate::training::evaluation::DataSummary;
+use crate::training::evaluation::{Abstention, DataSummary};
 use crate::training::finetune::Normalisation;
 use crate::training::fit::Progress;
 use crate::training::frozen::Features;
-use crate::training::trainer::{self, Outcome, Set};
+use crate::training::trainer::{self, Outcome};
 use crate::training::weights::{Weight, Weights};
-use crate::training::{Evaluation, HeadEvaluation, LabelledImages, Protocol, Sample, finished};
+use crate::training::{Evaluation, HeadEvaluation, LabelledImages, Protocol, Sample};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {
@@ -98,11 +98,14 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
         DataSummary::of(&images).name,
         images.sha256
     );
+    let Outcome { heads, abstention, protocol, .. } = outcome;
+    let course = (args.encoders, protocol, args.seed);
+    let evaluation = evaluation(&images, course, began, (heads, Some(abstention)), Vec::new());
     let mut weights = prepared.resnet.clone();
-    weights.extend(outcome.weights.clone());
+    weights.extend(outcome.weights);
     let trained = Trained {
         weights: weights.rounded_to_half(),
-        references: outcome.references.clone(),
+        references: outcome.references,
         out_of_distribution: outcome.out_of_distribution,
         calibration: outcome.calibration,
         base: &prepared.base,
@@ -112,17 +115,17 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
         training_data,
         created: Utc::now().date_naive(),
     };
-    let evaluation = evaluation(&images, &outcome, args, began.elapsed());
 
     // Whole or not at all: a bundle without its card never has its name.
     let unfinished = sibling(&args.out, "unfinished");
-    trained.write(&unfinished, metrics(&evaluation, &[]))?;
-    let tests =
-        tests.iter().map(|test| measured(config, &unfinished, test)).collect::<Result<Vec<_>, _>>()?;
-    trained.write(&unfinished, metrics(&evaluation, &tests))?;
-    let manifest = Bundle::open(&unfinished)?.manifest().clone();
-    let encoders = encoders_in_words(args, &prepared);
-    let recipe = [recipe(args)];
+    let mut manifest = trained.write(&unfinished)?;
+    let settings = ModelSettings { bundle: unfinished.clone(), ..config.model.clone() };
+    let measured =
+        |test| labelled::examined(&settings, test, Instant::now(), ("pictures of a test set", false));
+    let tests = tests.iter().map(measured).collect::<Result<Vec<_>, _>>()?;
+    manifest.metrics = metrics(&evaluation, &tests);
+    write_manifest(&unfinished, &manifest)?;
+    let (encoders, recipe) = (encoders_in_words(args, &prepared), recipe(args));
     let card = Card {
         manifest: &manifest,
         held_out: &evaluation,
@@ -152,22 +155,15 @@ pub(super) fn cross_validate(
     let prepared = Prepared::new(config, images, args.init.as_ref(), args.seed, args.json)?;
     let mut notes =
         vec!["The figures are of pictures that the network which graded them was not trained on.".to_owned()];
-    let (heads, encoders, abstention) = match args.encoders {
+    let measured = match args.encoders {
         Encoders::Frozen => {
             let bar = bar("networks", args.json)?;
             let done = |done, of| counted(&bar, done, of);
-            let set = prepared.set();
-            let answers = cross_validate::frozen(
-                set.samples,
-                set.graded,
-                set.features,
-                (protocol, true, args.seed),
-                &done,
-            )?;
+            let answers = cross_validate::frozen(prepared.set(), (protocol, true, args.seed), &done)?;
             let heads = Head::ALL.iter().zip(&answers.multi).zip(&answers.single);
             let heads =
                 heads.filter_map(|((head, multi), single)| HeadEvaluation::of(*head, multi, Some(single)));
-            (heads.collect(), "frozen", None)
+            (heads.collect(), None)
         }
         Encoders::Finetune => {
             anyhow::ensure!(
@@ -181,21 +177,10 @@ pub(super) fn cross_validate(
             let folder = cache.join("training").join(format!("{}-{}", images.sha256, args.seed));
             let outcome = prepared.end_to_end(args.seed, args.risk_target, &folder, args.json)?;
             drop(fs::remove_dir_all(&folder));
-            (outcome.heads, "finetune", Some(outcome.abstention))
+            (outcome.heads, Some(outcome.abstention))
         }
     };
-    Ok(Evaluation {
-        data: DataSummary::of(images),
-        model: format!("networks trained on parts of {}", DataSummary::of(images).name),
-        encoders: encoders.to_owned(),
-        protocol: Some(protocol),
-        seed: args.seed,
-        seconds: began.elapsed().as_secs_f64(),
-        heads,
-        abstention,
-        out_of_distribution: None,
-        notes,
-    })
+    Ok(evaluation(images, (args.encoders, protocol, args.seed), began, measured, notes))
 }
 
 /// A labelled set with the features of its pictures.
@@ -217,14 +202,15 @@ impl<'a> Prepared<'a> {
         quiet: bool,
     ) -> anyhow::Result<Self> {
         let base = Bundle::open(&config.model.bundle)?;
+        let shapes = resnet_shapes();
         let from_scratch = init == Some(&Init::Scratch);
         let resnet = match init {
-            Some(Init::Scratch) => Weights::random(&resnet_shapes(), seed),
+            Some(Init::Scratch) => Weights::random(&shapes, seed),
             Some(Init::File(path)) if path.is_dir() => resnet_of(&Bundle::open(path)?)?,
             Some(Init::File(path)) => Weights::read_torchvision(path)?,
             None => resnet_of(&base)?,
         };
-        resnet.covers(&resnet_shapes()).map_err(|reason| anyhow::anyhow!("initial ResNet: {reason}"))?;
+        resnet.covers(&shapes).map_err(|reason| anyhow::anyhow!("initial ResNet: {reason}"))?;
         let samples: Vec<&Sample> = images.samples.iter().collect();
         let is_graded = |index: &usize| samples.get(*index).is_some_and(|sample| sample.truth.exp.is_some());
         let graded: Vec<usize> = (0..samples.len()).filter(is_graded).collect();
@@ -275,41 +261,26 @@ fn resnet_of(bundle: &Bundle) -> anyhow::Result<Weights> {
     Ok(Weights(weights.into_iter().map(|(name, (dims, values))| (name, Weight { dims, values })).collect()))
 }
 
-/// The finished bundle asked about another set.
-fn measured(config: &Config, dir: &Path, images: &LabelledImages) -> anyhow::Result<Evaluation> {
-    let began = Instant::now();
-    let mut settings = config.model.clone();
-    dir.clone_into(&mut settings.bundle);
-    settings.batch_sizes = vec![1];
-    let mut model = load_examiner(&settings)?;
-    let bar = bar("pictures of a test set", false)?;
-    let mut answers = Vec::with_capacity(images.samples.len());
-    for sample in &images.samples {
-        answers.push(model.answer(&sample.picture).with_context(|| sample.name.clone())?);
-        counted(&bar, answers.len(), images.samples.len());
-    }
-    Ok(finished::evaluation(images, &answers, model.manifest(), began.elapsed().as_secs_f64()))
-}
-
-fn evaluation(images: &LabelledImages, outcome: &Outcome, args: &TrainArgs, took: Duration) -> Evaluation {
+/// What held-out samples say of networks that were trained on the others.
+fn evaluation(
+    images: &LabelledImages,
+    (encoders, protocol, seed): (Encoders, Protocol, u64),
+    began: Instant,
+    (heads, abstention): (Vec<HeadEvaluation>, Option<Abstention>),
+    notes: Vec<String>,
+) -> Evaluation {
+    let data = DataSummary::of(images);
     Evaluation {
-        data: DataSummary::of(images),
-        model: format!("networks trained on parts of {}", DataSummary::of(images).name),
-        encoders: encoders_name(args.encoders).to_owned(),
-        protocol: Some(outcome.protocol),
-        seed: args.seed,
-        seconds: took.as_secs_f64(),
-        heads: outcome.heads.clone(),
-        abstention: Some(outcome.abstention.clone()),
+        model: format!("networks trained on parts of {}", data.name),
+        data,
+        encoders: encoders.as_str().to_owned(),
+        protocol: Some(protocol),
+        seed,
+        seconds: began.elapsed().as_secs_f64(),
+        heads,
+        abstention,
         out_of_distribution: None,
-        notes: Vec::new(),
-    }
-}
-
-fn encoders_name(encoders: Encoders) -> &'static str {
-    match encoders {
-        Encoders::Frozen => "frozen",
-        Encoders::Finetune => "finetune",
+        notes,
     }
 }
 
@@ -354,20 +325,4 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
 #[allow(clippy::cast_possible_truncation, reason = "single precision is what the network takes")]
 fn single(values: [f64; 3]) -> [f32; 3] {
     values.map(|value| value as f32)
-}
-
-fn bar(what: &str, quiet: bool) -> anyhow::Result<ProgressBar> {
-    if quiet {
-        return Ok(ProgressBar::hidden());
-    }
-    let style = ProgressStyle::with_template(&format!("{{wide_bar}} {{pos}}/{{len}} {what}, {{eta}} left"))?;
-    Ok(ProgressBar::new(0).with_style(style))
-}
-
-fn counted(bar: &ProgressBar, done: usize, of: usize) {
-    bar.set_length(of as u64);
-    bar.set_position(done as u64);
-    if done == of {
-        bar.finish_and_clear();
-    }
 }

@@ -210,7 +210,7 @@ impl<G: GradeClass> HeadGrade<G> {
 }
 
 /// Four decimals: finer differences are arithmetic noise between batch sizes and devices.
-fn round4(value: f64) -> f64 {
+pub(crate) fn round4(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 

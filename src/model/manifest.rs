@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{label_enum, object, present, whole};
+use crate::domain::{Head, label_enum, object, present, whole};
 
 /// A model bundle's manifest: `schemas/manifest.v1.schema.json`. Unknown fields are refused: they may be a setting of a newer version
 /// that changes what the model means.
@@ -90,6 +90,27 @@ pub struct HeadManifests {
     /// Trophectoderm.
     #[serde(deserialize_with = "object")]
     pub te: HeadManifest,
+}
+
+impl HeadManifests {
+    /// The head of that name.
+    #[must_use]
+    pub fn of(&self, head: Head) -> &HeadManifest {
+        match head {
+            Head::Exp => &self.exp,
+            Head::Icm => &self.icm,
+            Head::Te => &self.te,
+        }
+    }
+
+    /// The head of that name, to be changed.
+    pub fn of_mut(&mut self, head: Head) -> &mut HeadManifest {
+        match head {
+            Head::Exp => &mut self.exp,
+            Head::Icm => &mut self.icm,
+            Head::Te => &mut self.te,
+        }
+    }
 }
 
 /// One head.

@@ -1,6 +1,5 @@
 //! Writing what was trained: the multitask network, its manifest and its card.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,15 +54,12 @@ pub struct Trained<'a> {
 }
 
 impl Trained<'_> {
-    /// Writes the bundle into `dir`, which is made: both networks and the manifest.
+    /// Writes the bundle into `dir`, which is made: both networks and the manifest, which is returned, as
+    /// yet without figures.
     ///
     /// # Errors
     /// When a file cannot be written, or the manifest would be refused.
-    pub fn write(
-        &self,
-        dir: &Path,
-        metrics: BTreeMap<String, serde_json::Value>,
-    ) -> Result<(), TrainingError> {
+    pub fn write(&self, dir: &Path) -> Result<Manifest, TrainingError> {
         fs::create_dir_all(dir).map_err(|error| wrong(dir, error))?;
         let from = [("training_data", self.training_data.as_str())];
         let network = multitask_onnx(&mut self.weights.clone(), &self.references, Storage::Half, &from);
@@ -76,13 +72,9 @@ impl Trained<'_> {
         manifest.created = self.created;
         manifest.untrained = false;
         manifest.out_of_distribution = Some(self.out_of_distribution);
-        manifest.metrics = metrics;
+        manifest.metrics.clear();
         for (head, calibration) in Head::ALL.iter().zip(self.calibration) {
-            let head = match head {
-                Head::Exp => &mut manifest.heads.exp,
-                Head::Icm => &mut manifest.heads.icm,
-                Head::Te => &mut manifest.heads.te,
-            };
+            let head = manifest.heads.of_mut(*head);
             head.temperature = calibration.temperature;
             head.abstain_below = Some(calibration.abstain_below);
         }
@@ -94,15 +86,24 @@ impl Trained<'_> {
             precision: Precision::Fp32,
             max_batch_frames: MAX_BATCH_FRAMES,
         };
-        let mut json = serde_json::to_string_pretty(&manifest)
-            .map_err(|error| TrainingError::Write { path: dir.to_owned(), reason: error.to_string() })?;
-        json.push('\n');
-        Manifest::from_json(json.as_bytes())
-            .map_err(|reason| TrainingError::Write { path: dir.join("manifest.json"), reason })?;
         write(&dir.join(&manifest.files.embedding.path), self.base.embedding().data())?;
         write(&dir.join(MULTITASK), &network)?;
-        write(&dir.join("manifest.json"), json.as_bytes())
+        write_manifest(dir, &manifest)?;
+        Ok(manifest)
     }
+}
+
+/// Writes the manifest of a bundle.
+///
+/// # Errors
+/// When it cannot be written, or would be refused.
+pub fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), TrainingError> {
+    let path = dir.join("manifest.json");
+    let refused = |reason: String| TrainingError::Write { path: path.clone(), reason };
+    let mut json = serde_json::to_string_pretty(manifest).map_err(|error| refused(error.to_string()))?;
+    json.push('\n');
+    Manifest::from_json(json.as_bytes()).map_err(refused)?;
+    write(&path, json.as_bytes())
 }
 
 /// Writes a file of a bundle.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Scored;
+use crate::domain::round4;
 
 /// Least and largest temperature.
 const TEMPERATURES: (f64, f64) = (0.05, 20.0);
@@ -100,7 +101,7 @@ impl Threshold {
 
 /// As [`HeadGrade::from_logits`](crate::domain::HeadGrade::from_logits) rounds it.
 fn service_confidence(one: &Scored, temperature: f64) -> f64 {
-    (one.confidence(temperature) * 1e4).round() / 1e4
+    round4(one.confidence(temperature))
 }
 
 #[cfg(test)]

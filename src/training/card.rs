@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::HeadEvaluation;
 use super::evaluation::{Abstention, Arm, Evaluation, HeadAbstention};
+use crate::domain::round4;
 use crate::model::Manifest;
 
 /// What a card is written from.
@@ -16,8 +17,8 @@ pub struct Card<'a> {
     pub held_out: &'a Evaluation,
     /// Other sets that the finished bundle answered.
     pub tests: &'a [Evaluation],
-    /// How to make the bundle again, one command a line.
-    pub recipe: &'a [String],
+    /// The command that makes the bundle again.
+    pub recipe: &'a str,
     /// What was done with the encoders, in words.
     pub encoders: &'a str,
 }
@@ -35,7 +36,7 @@ pub fn metrics(held_out: &Evaluation, tests: &[Evaluation]) -> BTreeMap<String, 
     for (prefix, evaluation) in sets.chain(tests.iter().map(|test| (format!("{}.", test.data.name), test))) {
         for HeadEvaluation { head, multi: Arm { figures, ece_before, .. }, .. } in &evaluation.heads {
             let mut add = |name: &str, value: f64| {
-                metrics.insert(format!("{prefix}{head}_{name}"), json!((value * 1e4).round() / 1e4));
+                metrics.insert(format!("{prefix}{head}_{name}"), json!(round4(value)));
             };
             add("macro_f1", figures.macro_f1);
             add("accuracy", figures.accuracy);
@@ -107,12 +108,10 @@ impl Card<'_> {
         line("  clinic is another set. Measure it: `memebg evaluate --data DIR`.");
         line("- A class with few pictures has a recall that a handful of them decides.");
         line("- One picture, one focal plane: what lies out of focus is not seen.\n");
-        if !self.recipe.is_empty() {
-            line("## How it was made\n");
-            line("```sh");
-            self.recipe.iter().for_each(|command| line(command));
-            line("```\n");
-        }
+        line("## How it was made\n");
+        line("```sh");
+        line(self.recipe);
+        line("```\n");
         line("## Licence\n");
         line(&manifest.license);
         text

@@ -5,14 +5,72 @@ use super::fit::Parts;
 use super::frozen::{Features, answers, fit_trunk, schedule};
 use super::loss::{Targets, Task};
 use super::reference::{distance, references_of};
-use super::split::{Fold, Protocol, folds, part};
-use super::{FoldAnswers, Sample, Scored, TrainingError, class_index};
+use super::split::{Fold, Protocol, SplitError, folds, part};
+use super::{FoldAnswers, Sample, Scored, TrainingError};
 use crate::domain::Head;
 use crate::model::multitask::Reference;
 use crate::random::mix;
 
 /// Share of the training samples that stops the training and sets the temperature.
 pub const VALIDATION_SHARE: f64 = 0.2;
+
+/// A labelled set ready for training.
+#[derive(Clone, Copy)]
+pub struct Set<'a> {
+    /// All samples.
+    pub samples: &'a [&'a Sample],
+    /// Those that have an expansion, as indices.
+    pub graded: &'a [usize],
+    /// Features of all samples.
+    pub features: &'a Features,
+}
+
+impl<'a> Set<'a> {
+    /// Cuts the graded samples; the folds hold indices into `samples`.
+    ///
+    /// # Errors
+    /// When the set is too small.
+    pub fn folds(&self, protocol: Protocol, seed: u64) -> Result<Vec<Fold>, SplitError> {
+        let folds = folds(protocol, &self.these(self.graded), seed)?;
+        let of_set = |fold: Fold| Fold {
+            train: picked(&fold.train, self.graded),
+            test: picked(&fold.test, self.graded),
+            ..fold
+        };
+        Ok(folds.into_iter().map(of_set).collect())
+    }
+
+    /// Takes a share of the samples `indices` away: the rest and the part, as indices into `samples`.
+    ///
+    /// # Errors
+    /// When they are too few.
+    pub fn part(
+        &self,
+        indices: &[usize],
+        share: f64,
+        seed: u64,
+    ) -> Result<(Vec<usize>, Vec<usize>), SplitError> {
+        let (rest, part) = part(&self.these(indices), share, seed)?;
+        Ok((picked(&rest, indices), picked(&part, indices)))
+    }
+
+    /// What the samples `indices` look like to DINOv2.
+    #[must_use]
+    pub fn references(&self, indices: &[usize]) -> Vec<Reference> {
+        let labelled =
+            |index: &usize| Some((self.samples.get(*index)?.truth.exp?, self.features.embedding(*index)));
+        references_of(&indices.iter().filter_map(labelled).collect::<Vec<_>>())
+    }
+
+    fn these(&self, indices: &[usize]) -> Vec<&'a Sample> {
+        indices.iter().filter_map(|index| self.samples.get(*index).copied()).collect()
+    }
+}
+
+/// From positions in a list of indices to the indices.
+fn picked(positions: &[usize], indices: &[usize]) -> Vec<usize> {
+    positions.iter().filter_map(|position| indices.get(*position).copied()).collect()
+}
 
 /// The answers of all folds.
 #[derive(Debug, Clone, Default)]
@@ -26,20 +84,17 @@ pub struct Answers {
 }
 
 /// Trains the trunk on every fold, with all tasks and, when `single` asks for it, each alone, and
-/// collects the answers to the test samples. `graded` are the samples that have an expansion, as
-/// indices into `samples` and `features`. `done` is told how many networks are trained.
+/// collects the answers to the test samples. `done` is told how many networks are trained.
 ///
 /// # Errors
 /// When the set is too small for the protocol or training diverges.
 pub fn frozen(
-    samples: &[&Sample],
-    graded: &[usize],
-    features: &Features,
+    set: Set<'_>,
     (protocol, single, seed): (Protocol, bool, u64),
     done: &dyn Fn(usize, usize),
 ) -> Result<Answers, TrainingError> {
-    let cut: Vec<&Sample> = graded.iter().filter_map(|index| samples.get(*index).copied()).collect();
-    let folds = folds(protocol, &cut, seed)?;
+    let Set { samples, features, .. } = set;
+    let folds = set.folds(protocol, seed)?;
     let tasks: Vec<Task> = if single {
         [Task::Multi].into_iter().chain(Head::ALL.iter().map(|head| Task::Single(*head))).collect()
     } else {
@@ -48,64 +103,36 @@ pub fn frozen(
     let mut collected = Answers::default();
     let networks = folds.len() * tasks.len();
     for (number, fold) in folds.iter().enumerate() {
-        let train: Vec<&Sample> = fold.train.iter().filter_map(|index| cut.get(*index).copied()).collect();
-        let fold_seed = mix(&[seed, number as u64]);
-        let (rest, validation) = part(&train, VALIDATION_SHARE, fold_seed)?;
-        // From positions in the fold to positions in the set.
-        let of_train = |positions: &[usize]| -> Vec<usize> {
-            let in_cut = positions.iter().filter_map(|position| fold.train.get(*position));
-            in_cut.filter_map(|index| graded.get(*index).copied()).collect()
-        };
-        let (fit, validation) = (of_train(&rest), of_train(&validation));
-        let test: Vec<usize> = fold.test.iter().filter_map(|index| graded.get(*index).copied()).collect();
+        let seed = mix(&[seed, number as u64]);
+        let (fit, validation) = set.part(&fold.train, VALIDATION_SHARE, seed)?;
+        let parts = Parts { fit: &fit, validation: &validation };
         for (task_number, task) in tasks.iter().enumerate() {
             done(number * tasks.len() + task_number, networks);
             let targets = Targets::new(samples, &fit, *task);
-            let parts = Parts { fit: &fit, validation: &validation };
-            let (weights, _) = fit_trunk(features, &targets, parts, &schedule(fit.len(), fold_seed))?;
-            let held_out = scored(samples, &validation, &answers(features, &weights, &validation));
-            let tested = scored(samples, &test, &answers(features, &weights, &test));
+            let (weights, _) = fit_trunk(features, &targets, parts, &schedule(fit.len(), seed))?;
+            let scored = |of: &[usize]| targets.scored(of, &answers(features, &weights, of));
             let place = match task {
                 Task::Multi => &mut collected.multi,
                 Task::Single(_) => &mut collected.single,
             };
-            let heads = Head::ALL.iter().zip(place.iter_mut()).zip(held_out).zip(tested);
+            let heads =
+                Head::ALL.iter().zip(place.iter_mut()).zip(scored(&validation)).zip(scored(&fold.test));
             for (((head, place), held_out), tested) in heads {
                 if task.includes(*head) {
                     place.push(of_fold(fold, calibrate::temperature(&held_out), tested));
                 }
             }
         }
-        let references = references(samples, &fit, features);
-        let tested = test.iter().map(|index| distance(&references, features.embedding(*index)));
+        let references = set.references(&fit);
+        let tested = fold.test.iter().map(|index| distance(&references, features.embedding(*index)));
         collected.distances.extend(tested);
     }
     done(networks, networks);
     Ok(collected)
 }
 
-/// What the samples `indices` look like to DINOv2.
-#[must_use]
-pub fn references(samples: &[&Sample], indices: &[usize], features: &Features) -> Vec<Reference> {
-    let labelled = |index: &usize| Some((samples.get(*index)?.truth.exp?, features.embedding(*index)));
-    references_of(&indices.iter().filter_map(labelled).collect::<Vec<_>>())
-}
-
 /// The answers of one fold on one head.
 #[must_use]
 pub fn of_fold(fold: &Fold, temperature: f64, scored: Vec<Scored>) -> FoldAnswers {
     FoldAnswers { repeat: fold.repeat, fold: fold.fold, temperature, scored }
-}
-
-/// By head, the answers to the samples `indices` that have a grade on it.
-#[must_use]
-pub fn scored(samples: &[&Sample], indices: &[usize], answers: &[[Vec<f32>; 3]]) -> [Vec<Scored>; 3] {
-    [Head::Exp, Head::Icm, Head::Te].map(|head| {
-        let one = |(index, answer): (&usize, &[Vec<f32>; 3])| {
-            let truth = class_index(&samples.get(*index)?.truth, head)?;
-            let logits = answer.get(head as usize)?.clone();
-            Some(Scored { truth, logits })
-        };
-        indices.iter().zip(answers).filter_map(one).collect()
-    })
 }

@@ -7,8 +7,8 @@ use burn::module::Module as _;
 
 use super::finetune::{EndToEnd, Network, Normalisation};
 use super::fit::{Checkpoint, Objective as _, Parts, Progress, Schedule, Start, device, fit, optimizer};
-use super::loss::{Targets, split_rows};
-use super::network::{ResNet18, Trunk, load, shapes_of, weights_of};
+use super::loss::Targets;
+use super::network::{Answer, ResNet18, Trunk, answers_of, load, shapes_of, weights_of};
 use super::weights::Weights;
 use super::{Sample, TrainingError};
 use crate::model::multitask::SIDE_PX;
@@ -71,16 +71,13 @@ impl<'a> Material<'a> {
 
     /// Logits of EXP, ICM and TE for each of `indices`.
     #[must_use]
-    pub fn answers(self, weights: &Weights, indices: &[usize]) -> Vec<[Vec<f32>; 3]> {
+    pub fn answers(self, weights: &Weights, indices: &[usize]) -> Vec<Answer> {
         let mut silent = |_: &Checkpoint<Network>| Ok(());
         let objective = self.objective(SIDE_PX, &mut silent);
         let network = load(network(), weights).valid();
         let mut answers = Vec::with_capacity(indices.len());
         for batch in indices.chunks(ANSWERED) {
-            let of_head = objective.logits(&network, batch, None).map(split_rows);
-            for row in 0..batch.len() {
-                answers.push(of_head.each_ref().map(|head| head.get(row).cloned().unwrap_or_default()));
-            }
+            answers.extend(answers_of(objective.logits(&network, batch, None)));
         }
         answers
     }

@@ -3,7 +3,7 @@
 use super::evaluation::{Abstention, DataSummary, Evaluation, FoldAnswers, HeadAbstention, HeadEvaluation};
 use super::{LabelledImages, OutOfDistribution, Scored, Threshold, class_index};
 use crate::domain::Head;
-use crate::model::manifest::{HeadManifest, HeadManifests};
+use crate::model::manifest::HeadManifests;
 use crate::model::{Answer, Manifest};
 
 /// Measures what a bundle says of every picture of a set: `answers` are in the order of the samples.
@@ -18,7 +18,7 @@ pub fn evaluation(
     let fold = |head: Head| FoldAnswers {
         repeat: 0,
         fold: 0,
-        temperature: of_head(&manifest.heads, head).temperature,
+        temperature: manifest.heads.of(head).temperature,
         scored: scored(images, answers, head),
     };
     let folds: Vec<(Head, FoldAnswers)> = Head::ALL.iter().map(|head| (*head, fold(*head))).collect();
@@ -61,19 +61,11 @@ fn scored(images: &LabelledImages, answers: &[Answer], head: Head) -> Vec<Scored
     images.samples.iter().zip(answers).filter_map(one).collect()
 }
 
-fn of_head(heads: &HeadManifests, head: Head) -> &HeadManifest {
-    match head {
-        Head::Exp => &heads.exp,
-        Head::Icm => &heads.icm,
-        Head::Te => &heads.te,
-    }
-}
-
 /// What the bundle's own thresholds do, where it has any, and a sentence for each that no answer reaches.
 fn abstention(folds: &[(Head, FoldAnswers)], heads: &HeadManifests) -> (Option<Abstention>, Vec<String>) {
     let (mut measured, mut unreached) = (Vec::new(), Vec::new());
     for (head, fold) in folds.iter().filter(|(_, fold)| !fold.scored.is_empty()) {
-        let threshold = match of_head(heads, *head).abstain_below {
+        let threshold = match heads.of(*head).abstain_below {
             None => None,
             Some(limit) => match Threshold::measured(&fold.scored, fold.temperature, limit) {
                 Some(threshold) => Some(threshold),

@@ -6,7 +6,7 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 
 use super::loss::Targets;
-use super::network::Logits;
+use super::network::{Logits, answers_of};
 use super::{Scored, TrainingError, calibrate};
 use crate::random::{Random, mix};
 
@@ -90,8 +90,8 @@ pub trait Objective<M> {
 fn validation_loss<M>(objective: &dyn Objective<M>, module: &M, indices: &[usize], batch: usize) -> f64 {
     let mut scored: [Vec<Scored>; 3] = [const { Vec::new() }; 3];
     for batch in indices.chunks(batch) {
-        let logits = objective.logits(module, batch, None);
-        for (all, some) in scored.iter_mut().zip(objective.targets().scored(batch, logits)) {
+        let answers = answers_of(objective.logits(module, batch, None));
+        for (all, some) in scored.iter_mut().zip(objective.targets().scored(batch, &answers)) {
             all.extend(some);
         }
     }

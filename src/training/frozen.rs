@@ -5,8 +5,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainingError;
 use super::fit::{Checkpoint, Objective, Parts, Progress, Schedule, Start, device, fit};
-use super::loss::{Targets, split_rows};
-use super::network::{Logits, Mask, Trunk, load, shapes_of, weights_of};
+use super::loss::Targets;
+use super::network::{Answer, Logits, Mask, Trunk, answers_of, load, shapes_of, weights_of};
 use super::weights::Weights;
 use crate::model::multitask::{EMBEDDING_WIDTH, RESNET_WIDTH};
 use crate::random::{Random, mix};
@@ -180,7 +180,7 @@ pub fn fit_trunk(
 
 /// Logits of EXP, ICM and TE for each of `samples`, of the picture as the service sees it.
 #[must_use]
-pub fn answers(features: &Features, weights: &Weights, samples: &[usize]) -> Vec<[Vec<f32>; 3]> {
+pub fn answers(features: &Features, weights: &Weights, samples: &[usize]) -> Vec<Answer> {
     let device = device();
     let trunk = load(Trunk::new(&device), weights).valid();
     let mut answers = Vec::with_capacity(samples.len());
@@ -189,11 +189,7 @@ pub fn answers(features: &Features, weights: &Weights, samples: &[usize]) -> Vec
             let values = batch.iter().filter_map(|sample| features.row(*sample, 0).get(from..to));
             rows(values.flatten().copied().collect(), batch.len(), &device)
         };
-        let logits = trunk.forward(part(0, RESNET_WIDTH), part(RESNET_WIDTH, FEATURES), None);
-        let of_head = logits.map(split_rows);
-        for row in 0..batch.len() {
-            answers.push(of_head.each_ref().map(|head| head.get(row).cloned().unwrap_or_default()));
-        }
+        answers.extend(answers_of(trunk.forward(part(0, RESNET_WIDTH), part(RESNET_WIDTH, FEATURES), None)));
     }
     answers
 }

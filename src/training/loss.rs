@@ -3,9 +3,9 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::network::Logits;
-use super::{Sample, Scored, class_index};
-use crate::domain::{Expansion, GradeClass, Head, Letter};
+use super::network::{Answer, Logits};
+use super::{Sample, Scored, class_index, class_labels};
+use crate::domain::Head;
 
 /// How strongly rare classes are weighted up: the power of the inverse of their frequency. 1 would
 /// make every class count the same, and single pictures of rare classes count most; 0.5 is between.
@@ -13,15 +13,6 @@ const BALANCE: f32 = 0.5;
 /// Share of an expansion's target that goes to each neighbour: expansion is ordinal, and 3 for 4 is
 /// less wrong than 3 for 6 (soft labels after Diaz & Marathe 2019).
 const ORDINAL_SHARE: f32 = 0.05;
-
-/// Classes of a head.
-#[must_use]
-pub fn classes(head: Head) -> usize {
-    match head {
-        Head::Exp => Expansion::ALL.len(),
-        Head::Icm | Head::Te => Letter::ALL.len(),
-    }
-}
 
 /// Which heads are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +31,18 @@ impl Task {
     }
 }
 
-/// The targets of a set of samples: for each head a row per sample, class probabilities times the
-/// weight of the sample; zeros where the label has no grade.
+/// What the labels of a set of samples ask of each head, EXP, ICM and TE.
 #[derive(Debug, Clone)]
 pub struct Targets {
-    rows: [Vec<Vec<f32>>; 3],
-    task: Task,
+    heads: [HeadTargets; 3],
+}
+
+#[derive(Debug, Clone)]
+struct HeadTargets {
+    /// The class of each sample; `None` where the label has no grade or the head is not trained.
+    truths: Vec<Option<usize>>,
+    /// A row per sample: class probabilities times the weight of the sample; zeros without a class.
+    rows: Vec<Vec<f32>>,
 }
 
 impl Targets {
@@ -53,73 +50,54 @@ impl Targets {
     #[must_use]
     pub fn new(samples: &[&Sample], fitted: &[usize], task: Task) -> Self {
         let of = |head: Head| {
-            let classes = classes(head);
-            let truth = |sample: &Sample| class_index(&sample.truth, head).filter(|_| task.includes(head));
-            let mut counts = vec![0.0_f32; classes];
-            for class in fitted.iter().filter_map(|index| samples.get(*index).and_then(|s| truth(s))) {
+            let truth = |sample: &&Sample| class_index(&sample.truth, head).filter(|_| task.includes(head));
+            let truths: Vec<Option<usize>> = samples.iter().map(truth).collect();
+            let mut counts = vec![0.0_f32; class_labels(head).len()];
+            for class in fitted.iter().filter_map(|index| truths.get(*index).copied().flatten()) {
                 if let Some(count) = counts.get_mut(class) {
                     *count += 1.0;
                 }
             }
             let weights = class_weights(&counts);
-            let row = |sample: &&Sample| match truth(sample) {
-                Some(class) => target(head, class, weights.get(class).copied().unwrap_or(1.0)),
-                None => vec![0.0; classes],
+            let row = |truth: &Option<usize>| match truth {
+                Some(class) => target(head, *class, weights.get(*class).copied().unwrap_or(1.0)),
+                None => vec![0.0; weights.len()],
             };
-            samples.iter().map(row).collect()
+            let rows = truths.iter().map(row).collect();
+            HeadTargets { truths, rows }
         };
-        Self { rows: [of(Head::Exp), of(Head::Icm), of(Head::Te)], task }
+        Self { heads: [of(Head::Exp), of(Head::Icm), of(Head::Te)] }
     }
 
     /// The loss of logits for the samples `indices`, in that order: per head the mean cross-entropy of
-    /// those that have a grade, and of these the sum.
+    /// those that have a class, and of these the sum.
     #[must_use]
     pub fn loss(&self, indices: &[usize], logits: Logits, device: &Device) -> Tensor<1> {
         let mut total = Tensor::zeros([1], device);
-        for ((head, rows), logits) in Head::ALL.iter().zip(&self.rows).zip(logits) {
-            if !self.task.includes(*head) {
-                continue;
-            }
+        for (HeadTargets { rows, .. }, logits) in self.heads.iter().zip(logits) {
             let values: Vec<f32> =
                 indices.iter().filter_map(|index| rows.get(*index)).flatten().copied().collect();
             let weight: f32 = values.iter().sum();
             if weight <= 0.0 {
                 continue;
             }
-            let target = TensorData::new(values, [indices.len(), classes(*head)]);
-            let target = Tensor::<2>::from_data(target, device);
+            let target = Tensor::<2>::from_data(TensorData::new(values, logits.dims()), device);
             total = total - (log_softmax(logits, 1) * target).sum().div_scalar(weight);
         }
         total
     }
-}
 
-impl Targets {
-    /// By head, the answers to those of `indices` that have a grade on it; none for heads that are not
-    /// trained.
+    /// By head, the answers to those of `indices` that have a class; none for heads that are not trained.
     #[must_use]
-    pub fn scored(&self, indices: &[usize], logits: Logits) -> [Vec<Scored>; 3] {
-        let [exp, icm, te] = logits.map(split_rows);
-        let of = |rows: &[Vec<f32>], logits: Vec<Vec<f32>>| {
-            let one = |(index, logits): (&usize, Vec<f32>)| {
-                let row = rows.get(*index)?;
-                let largest = row.iter().copied().fold(0.0, f32::max);
-                let truth = row.iter().position(|value| *value >= largest && *value > 0.0)?;
-                Some(Scored { truth, logits })
+    pub fn scored(&self, indices: &[usize], answers: &[Answer]) -> [Vec<Scored>; 3] {
+        [0, 1, 2].map(|head| {
+            let one = |(index, answer): (&usize, &Answer)| {
+                let truth = self.heads.get(head)?.truths.get(*index).copied().flatten()?;
+                Some(Scored { truth, logits: answer.get(head)?.clone() })
             };
-            indices.iter().zip(logits).filter_map(one).collect()
-        };
-        let [exp_rows, icm_rows, te_rows] = &self.rows;
-        [of(exp_rows, exp), of(icm_rows, icm), of(te_rows, te)]
+            indices.iter().zip(answers).filter_map(one).collect()
+        })
     }
-}
-
-/// The rows of a matrix.
-#[must_use]
-pub fn split_rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
-    let [_, width] = matrix.dims();
-    let values = matrix.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
-    values.chunks(width.max(1)).map(<[f32]>::to_vec).collect()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a handful of classes")]
@@ -130,7 +108,7 @@ fn class_weights(counts: &[f32]) -> Vec<f32> {
 }
 
 fn target(head: Head, class: usize, weight: f32) -> Vec<f32> {
-    let classes = classes(head);
+    let classes = class_labels(head).len();
     let mut row = vec![0.0; classes];
     let neighbours = match head {
         Head::Exp => [class.checked_sub(1), Some(class + 1).filter(|next| *next < classes)],

@@ -54,6 +54,21 @@ pub struct Trunk {
 /// Logits of EXP `[b, 6]`, ICM `[b, 3]` and TE `[b, 3]`.
 pub type Logits = [Tensor<2>; 3];
 
+/// Logits of EXP, ICM and TE for one sample.
+pub type Answer = [Vec<f32>; 3];
+
+/// The logits of each sample.
+#[must_use]
+pub fn answers_of(logits: Logits) -> Vec<Answer> {
+    let rows = |logits: Tensor<2>| {
+        let [_, classes] = logits.dims();
+        let values = logits.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
+        values.chunks(classes).map(<[f32]>::to_vec).collect::<Vec<_>>()
+    };
+    let [exp, icm, te] = logits.map(rows);
+    exp.into_iter().zip(icm).zip(te).map(|((exp, icm), te)| [exp, icm, te]).collect()
+}
+
 fn convolution(channels: [usize; 2], kernel: usize, stride: usize, device: &Device) -> Conv2d {
     let padding = kernel / 2;
     Conv2dConfig::new(channels, [kernel, kernel])

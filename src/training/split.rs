@@ -27,7 +27,7 @@ label_enum! {
 }
 
 /// One training with its test, as indices into the samples that were cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fold {
     /// Repeat, from 0.
     pub repeat: usize,

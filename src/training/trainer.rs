@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use super::bundle::Calibration;
-use super::cross_validate::{self, Answers, VALIDATION_SHARE, of_fold, references, scored};
+use super::cross_validate::{self, Answers, Set, VALIDATION_SHARE, of_fold};
 use super::end_to_end::{Material, Stage, train};
 use super::evaluation::{Abstention, HeadAbstention};
 use super::finetune::Normalisation;
 use super::fit::{Parts, Progress};
-use super::frozen::{Features, fit_trunk, schedule};
+use super::frozen::{fit_trunk, schedule};
 use super::loss::{Targets, Task};
 use super::reference::{distance, quantile};
-use super::split::{Fold, Protocol, folds, part};
+use super::split::Protocol;
 use super::weights::Weights;
-use super::{FoldAnswers, HeadEvaluation, Sample, Scored, TrainingError, calibrate};
-use crate::domain::Head;
+use super::{FoldAnswers, HeadEvaluation, Scored, TrainingError, calibrate};
+use crate::domain::{Head, round4};
 use crate::model::manifest::OutOfDistribution;
 use crate::model::multitask::Reference;
 use crate::random::mix;
@@ -25,17 +25,6 @@ const ACCEPTED: f64 = 0.98;
 pub const ALWAYS: f64 = 1.0;
 /// Share of the samples that stops the training of the network that is shipped, after cross-validation.
 const FINAL_VALIDATION_SHARE: f64 = 0.1;
-
-/// A labelled set ready for training.
-#[derive(Clone, Copy)]
-pub struct Set<'a> {
-    /// All samples.
-    pub samples: &'a [&'a Sample],
-    /// Those that have an expansion, as indices.
-    pub graded: &'a [usize],
-    /// Features of all samples.
-    pub features: &'a Features,
-}
 
 /// A trained network and what held-out samples say of it.
 #[derive(Debug)]
@@ -67,19 +56,15 @@ pub fn frozen(
     risk_target: f64,
     done: &dyn Fn(usize, usize),
 ) -> Result<Outcome, TrainingError> {
-    let Set { samples, graded, features } = set;
     let protocol = Protocol::KFold;
-    let Answers { multi, distances, .. } =
-        cross_validate::frozen(samples, graded, features, (protocol, false, seed), done)?;
-    let cut: Vec<&Sample> = graded.iter().filter_map(|index| samples.get(*index).copied()).collect();
-    let (rest, validation) = part(&cut, FINAL_VALIDATION_SHARE, seed)?;
-    let (rest, validation) = (of(&rest, graded), of(&validation, graded));
-    let targets = Targets::new(samples, &rest, Task::Multi);
+    let Answers { multi, distances, .. } = cross_validate::frozen(set, (protocol, false, seed), done)?;
+    let (rest, validation) = set.part(set.graded, FINAL_VALIDATION_SHARE, seed)?;
+    let targets = Targets::new(set.samples, &rest, Task::Multi);
     let parts = Parts { fit: &rest, validation: &validation };
-    let (weights, _) = fit_trunk(features, &targets, parts, &schedule(rest.len(), seed))?;
+    let (weights, _) = fit_trunk(set.features, &targets, parts, &schedule(rest.len(), seed))?;
     // Each fold is cooled by a temperature that its own answers had no part in.
     let folds = multi.map(|folds| with_temperatures_of_the_others(&folds));
-    outcome(set, graded, weights, &folds, &distances, (protocol, risk_target))
+    outcome(set.references(set.graded), weights, &folds, &distances, (protocol, risk_target))
 }
 
 /// Trains the ResNet with everything behind it. A fifth of the samples is held out for the figures, and
@@ -95,20 +80,10 @@ pub fn end_to_end(
     folder: &Path,
     told: &mut dyn FnMut(usize, &Stage, &Progress),
 ) -> Result<Outcome, TrainingError> {
-    let Set { samples, graded, features } = set;
-    let cut: Vec<&Sample> = graded.iter().filter_map(|index| samples.get(*index).copied()).collect();
+    let Set { samples, features, .. } = set;
     let protocol = Protocol::Holdout;
-    let fold = folds(protocol, &cut, seed)?.pop().unwrap_or(Fold {
-        repeat: 0,
-        fold: 0,
-        train: Vec::new(),
-        test: Vec::new(),
-    });
-    let (train_on, test) = (of(&fold.train, graded), of(&fold.test, graded));
-    let train_samples: Vec<&Sample> =
-        train_on.iter().filter_map(|index| samples.get(*index).copied()).collect();
-    let (rest, validation) = part(&train_samples, VALIDATION_SHARE, mix(&[seed, 0]))?;
-    let (rest, validation) = (of(&rest, &train_on), of(&validation, &train_on));
+    let fold = set.folds(protocol, seed)?.pop().unwrap_or_default();
+    let (rest, validation) = set.part(&fold.train, VALIDATION_SHARE, mix(&[seed, 0]))?;
     let parts = Parts { fit: &rest, validation: &validation };
     let targets = Targets::new(samples, &rest, Task::Multi);
     // The trunk first, on frozen features: a random one would spoil the ResNet with its first gradients.
@@ -118,28 +93,26 @@ pub fn end_to_end(
         (0..samples.len()).map(|index| features.embedding(index).to_vec()).collect();
     let material = Material { samples, embeddings: &embeddings, targets: &targets, normalisation };
     let weights = train(material, parts, &start, stages, folder, told)?;
-    let held_out = scored(samples, &validation, &material.answers(&weights, &validation));
-    let tested = scored(samples, &test, &material.answers(&weights, &test));
+    let scored = |of: &[usize]| targets.scored(of, &material.answers(&weights, of));
+    let (held_out, tested) = (scored(&validation), scored(&fold.test));
     let mut folds: [Vec<FoldAnswers>; 3] = [const { Vec::new() }; 3];
     for ((place, held_out), tested) in folds.iter_mut().zip(&held_out).zip(tested) {
         place.push(of_fold(&fold, calibrate::temperature(held_out), tested));
     }
-    let references = references(samples, &rest, features);
-    let held_out = validation.iter().chain(&test);
+    let references = set.references(&rest);
+    let held_out = validation.iter().chain(&fold.test);
     let distances: Vec<f64> =
         held_out.map(|index| distance(&references, features.embedding(*index))).collect();
-    outcome(set, &rest, weights.without_parts(), &folds, &distances, (protocol, risk_target))
+    outcome(references, weights.without_parts(), &folds, &distances, (protocol, risk_target))
 }
 
 fn outcome(
-    set: Set<'_>,
-    fitted: &[usize],
+    references: Vec<Reference>,
     weights: Weights,
     folds: &[Vec<FoldAnswers>; 3],
     distances: &[f64],
     (protocol, risk_target): (Protocol, f64),
 ) -> Result<Outcome, TrainingError> {
-    let references = references(set.samples, fitted, set.features);
     if references.is_empty() {
         return Err(TrainingError::Encode("all embeddings are the same".to_owned()));
     }
@@ -155,7 +128,7 @@ fn outcome(
         };
         let threshold = calibrate::abstain_below(&all, temperature, risk_target);
         *calibration = Calibration {
-            temperature: rounded(temperature),
+            temperature: round4(temperature),
             abstain_below: threshold.map_or(ALWAYS, |threshold| threshold.abstain_below),
         };
         abstention.push(HeadAbstention { head: *head, threshold });
@@ -164,7 +137,7 @@ fn outcome(
     Ok(Outcome {
         weights,
         references,
-        out_of_distribution: OutOfDistribution { abstain_above: rounded(abstain_above), accepts: ACCEPTED },
+        out_of_distribution: OutOfDistribution { abstain_above: round4(abstain_above), accepts: ACCEPTED },
         calibration,
         heads,
         abstention: Abstention { risk_target: Some(risk_target), heads: abstention },
@@ -188,13 +161,4 @@ fn with_temperatures_of_the_others(folds: &[FoldAnswers]) -> Vec<FoldAnswers> {
 /// Weights under the name of the part of the network that holds them.
 fn prefixed(part: &str, weights: Weights) -> Weights {
     Weights(weights.0.into_iter().map(|(name, weight)| (format!("{part}.{name}"), weight)).collect())
-}
-
-fn of(positions: &[usize], indices: &[usize]) -> Vec<usize> {
-    positions.iter().filter_map(|position| indices.get(*position).copied()).collect()
-}
-
-/// Four decimals: what a manifest says should be readable.
-fn rounded(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
 }

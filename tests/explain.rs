@@ -5,17 +5,19 @@
 
 #[path = "common/bundle.rs"]
 mod bundle;
+#[path = "common/decoded.rs"]
+mod decoded;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-use bundle::demo;
-use memebg::domain::{Image, ImageLocation, Letter, MediaType, Picture};
+use bundle::{demo, settings};
+use decoded::decoded;
+use memebg::domain::Letter;
 use memebg::incubator::{Embryo, LabelledPicture, LabelledSet, Renderer};
 use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Storage};
-use memebg::model::{DevicePolicy, Map, ModelSettings, RuntimeSettings, load_examiner};
-use memebg::pipeline::decode::{self, DecodeSettings};
+use memebg::model::{Map, load_examiner};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -119,33 +121,9 @@ fn maps_of_what_was_drawn_agree_with_it_and_maps_of_something_else_do_not() {
     }
 }
 
-/// As the service decodes it.
-fn decoded(jpeg: &[u8]) -> Picture {
-    let (width, height) = image::load_from_memory(jpeg).map(|image| (image.width(), image.height())).unwrap();
-    let image = Image {
-        location: ImageLocation::Inline,
-        sha256: hex::encode(Sha256::digest(jpeg)),
-        media_type: MediaType::Jpeg,
-        bytes: jpeg.len() as u64,
-        width,
-        height,
-    };
-    let limits = DecodeSettings { max_image_bytes: 1 << 20, max_pixels: 1 << 20, threads: 1 };
-    decode::picture(jpeg, &image, &limits, SIDE_PX).unwrap().picture
-}
-
 #[test]
 fn the_maps_of_the_demo_bundle_are_held_against_what_was_drawn() {
-    let mut examiner = load_examiner(&ModelSettings {
-        bundle: demo(),
-        device: DevicePolicy::Cpu,
-        device_id: 0,
-        graders: 1,
-        intra_op_threads: 0,
-        batch_sizes: vec![1],
-        runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
-    })
-    .unwrap();
+    let mut examiner = load_examiner(&settings(&demo())).unwrap();
     let mut blank = 0;
     let [icm, te] = agreement(|picture| {
         let maps = examiner.answer(&decoded(&picture.jpeg)).unwrap().maps.unwrap();

@@ -4,16 +4,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "common/bundle.rs"]
+mod bundle;
+#[path = "common/decoded.rs"]
+mod decoded;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use memebg::domain::{AbstainReason, DevelopmentStage, Image, ImageLocation, Letter, MediaType, Picture};
+use bundle::{demo, settings};
+use decoded::decoded;
+use memebg::domain::{AbstainReason, DevelopmentStage, Letter, Picture};
 use memebg::incubator::{Embryo, LabelledSet, Renderer, strange};
 use memebg::model::multitask::{EMBEDDING_WIDTH, Reference, WeightSource, multitask_onnx};
 use memebg::model::onnx::Storage;
-use memebg::model::{Bundle, DevicePolicy, Encoder, ModelSettings, RuntimeSettings, load_graders};
-use memebg::pipeline::decode::{self, DecodeSettings};
+use memebg::model::{Bundle, Encoder, load_graders};
 use memebg::pipeline::grade::Grader;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -23,26 +29,9 @@ const UNSEEN_SEED: u64 = 0x006f_6f64_2d31;
 const ANOTHER_SEED: u64 = 0x006f_6f64_2d32;
 /// Side of what is drawn, pixels: as the synthetic incubators photograph.
 const DRAWN_PX: u32 = 320;
-const SIDE_PX: usize = 224;
 const BLASTOCYSTS: usize = 60;
 /// Least share of the blastocysts that is graded.
 const GRADED: f64 = 0.95;
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
-
-fn settings(bundle: &Path) -> ModelSettings {
-    ModelSettings {
-        bundle: bundle.to_owned(),
-        device: DevicePolicy::Cpu,
-        device_id: 0,
-        graders: 1,
-        intra_op_threads: 0,
-        batch_sizes: vec![1],
-        runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
-    }
-}
 
 /// A JPEG and what it shows.
 struct Shown {
@@ -60,21 +49,8 @@ impl Shown {
         Self { what, jpeg: fs::read(path).unwrap() }
     }
 
-    /// As the service decodes it.
     fn decoded(&self) -> Picture {
-        let jpeg = &self.jpeg;
-        let (width, height) =
-            image::load_from_memory(jpeg).map(|image| (image.width(), image.height())).unwrap();
-        let image = Image {
-            location: ImageLocation::Inline,
-            sha256: hex::encode(Sha256::digest(jpeg)),
-            media_type: MediaType::Jpeg,
-            bytes: jpeg.len() as u64,
-            width,
-            height,
-        };
-        let limits = DecodeSettings { max_image_bytes: 1 << 20, max_pixels: 1 << 20, threads: 1 };
-        decode::picture(jpeg, &image, &limits, SIDE_PX).unwrap().picture
+        decoded(&self.jpeg)
     }
 }
 

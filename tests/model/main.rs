@@ -9,13 +9,13 @@ mod random_network;
 mod storage;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bundle::demo;
 use memebg::domain::{AbstainReason, GradeClass, Picture, Probabilities};
 use memebg::model::multitask::{WeightSource, multitask_onnx};
 use memebg::model::onnx::{Attribute, Dim, GraphBuilder, Storage, Tensor};
-use memebg::model::{Bundle, DevicePolicy, ModelSettings, RuntimeSettings, load_graders as load};
+use memebg::model::{Bundle, DevicePolicy, ModelSettings, load_graders as load};
 use memebg::pipeline::grade::NotFinite;
 use random_network::random_multitask;
 use sha2::{Digest, Sha256};
@@ -24,15 +24,7 @@ const SIDE_PX: usize = 224;
 const BATCH: Dim = Dim::Dynamic("b");
 
 fn settings(bundle: &Path) -> ModelSettings {
-    ModelSettings {
-        bundle: bundle.to_owned(),
-        device: DevicePolicy::Cpu,
-        device_id: 0,
-        graders: 1,
-        intra_op_threads: 0,
-        batch_sizes: vec![1, 2],
-        runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
-    }
+    ModelSettings { batch_sizes: vec![1, 2], ..bundle::settings(bundle) }
 }
 
 /// As the service has them.

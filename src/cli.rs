@@ -144,7 +144,10 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let lost = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<SinkError>() || matches!(cause.downcast_ref(), Some(kafka::Error::Client { .. }))
+        let gone = |error: &kafka::Error| {
+            matches!(error, kafka::Error::Client { .. } | kafka::Error::Transaction(..))
+        };
+        cause.is::<SinkError>() || cause.downcast_ref().is_some_and(gone)
     };
     let usage = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<ConfigError>()

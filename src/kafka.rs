@@ -6,6 +6,9 @@ pub mod sink;
 pub mod source;
 pub mod tail;
 
+mod record;
+mod transaction;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -33,6 +36,8 @@ pub struct KafkaSettings {
     pub grades_topic: String,
     /// Topic of dead letters.
     pub dead_letters_topic: String,
+    /// How often a frame may be graded when something fails.
+    pub delivery: Delivery,
     /// Where a group without committed offsets starts.
     pub start_from: StartFrom,
     /// Largest accepted value of a frame event; a larger one is dead-lettered.
@@ -61,6 +66,17 @@ pub struct KafkaSettings {
     pub producer_properties: BTreeMap<String, String>,
 }
 
+/// How often the events of a frame can be seen when something fails; never less than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Now and then twice, under the same id.
+    AtLeastOnce,
+    /// Once, for readers that read committed events only: each event is in one transaction with the
+    /// offset of its frame.
+    ExactlyOnce,
+}
+
 /// Where a group without committed offsets starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,6 +96,9 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start thread {0}")]
     Thread(&'static str, #[source] std::io::Error),
+    /// Events and offsets cannot be committed together any more.
+    #[error("kafka transaction: {0}")]
+    Transaction(String, #[source] Option<KafkaError>),
     /// librdkafka refuses or gives up.
     #[error("kafka {what}")]
     Client {
@@ -108,6 +127,9 @@ impl Error {
 }
 
 const LIBRDKAFKA_MAX_POLL_INTERVAL_MS: u64 = 300_000;
+/// So long do readers of committed events, and whoever takes over the partitions, wait for a process that
+/// died within a transaction.
+const MAX_TRANSACTION_TIMEOUT_MS: u64 = 60_000;
 
 /// Older names of properties; librdkafka takes both, and which one would win is not defined.
 const ALIASES: &[(&str, &str)] = &[
@@ -132,6 +154,9 @@ const OURS: &[(&str, &str)] = &[
     ("message.timeout.ms", "kafka.delivery_timeout_ms"),
     ("message.max.bytes", "kafka.max_send_bytes"),
     ("queued.max.messages.kbytes", "kafka.prefetch_bytes"),
+    ("transactional.id", "kafka.delivery"),
+    ("transaction.timeout.ms", "kafka.delivery_timeout_ms"),
+    ("isolation.level", "nothing: only committed frames are read"),
 ];
 
 impl KafkaSettings {
@@ -158,11 +183,20 @@ impl KafkaSettings {
     /// When the property is set to something that is no number.
     pub fn max_poll_interval_ms(&self) -> Result<u64, Error> {
         const PROPERTY: &str = "max.poll.interval.ms";
-        let set = self.properties.iter().chain(&self.consumer_properties);
-        let set = set.rev().find(|(property, _)| canonical(property) == PROPERTY);
-        set.map_or(Ok(LIBRDKAFKA_MAX_POLL_INTERVAL_MS), |(_, value)| {
+        self.consumer_property(PROPERTY).map_or(Ok(LIBRDKAFKA_MAX_POLL_INTERVAL_MS), |value| {
             value.parse().map_err(|_| Error::Settings(format!("kafka property {PROPERTY} is not a number")))
         })
+    }
+
+    /// What a property of the consumer is set to, by its canonical name.
+    fn consumer_property(&self, property: &str) -> Option<&str> {
+        let set = self.properties.iter().chain(&self.consumer_properties);
+        set.rev().find(|(name, _)| canonical(name) == property).map(|(_, value)| value.as_str())
+    }
+
+    /// How long a transaction may be open, milliseconds.
+    fn transaction_timeout_ms(&self) -> u64 {
+        self.delivery_timeout_ms.min(MAX_TRANSACTION_TIMEOUT_MS)
     }
 
     fn client(&self, own: &BTreeMap<String, String>) -> Result<ClientConfig, Error> {
@@ -198,7 +232,10 @@ impl KafkaSettings {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", start_from)
             .set("queued.max.messages.kbytes", (self.prefetch_bytes / 1024).max(1).to_string());
-        set_default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
+        // With the protocol of KIP-848 the broker assigns, and the property is refused.
+        if self.consumer_property("group.protocol") != Some("consumer") {
+            set_default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
+        }
         set_default(&mut client, "statistics.interval.ms", "5000");
         Ok(client)
     }
@@ -305,72 +342,5 @@ impl rdkafka::ClientContext for LogContext {
 impl rdkafka::consumer::ConsumerContext for LogContext {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub(super) fn settings() -> KafkaSettings {
-        KafkaSettings {
-            brokers: "localhost:9092".into(),
-            group_id: "memebg".into(),
-            frames_topic: "incubator.frames.v1".into(),
-            grades_topic: "embryo.grades.v1".into(),
-            dead_letters_topic: "embryo.frames.dlq.v1".into(),
-            start_from: StartFrom::Earliest,
-            max_value_bytes: 1 << 20,
-            max_send_bytes: 2 << 20,
-            prefetch_bytes: 1 << 24,
-            commit_interval_ms: 1_000,
-            drain_timeout_ms: 10_000,
-            delivery_timeout_ms: 30_000,
-            properties: BTreeMap::new(),
-            property_files: BTreeMap::new(),
-            consumer_properties: BTreeMap::new(),
-            producer_properties: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn a_property_that_the_guarantee_rests_on_is_refused() {
-        for property in ["enable.auto.commit", "acks", "enable_idempotence"] {
-            let mut settings = settings();
-            settings.producer_properties.insert(property.into(), "1".into());
-            assert!(settings.validate().unwrap_err().to_string().contains(property));
-        }
-    }
-
-    #[test]
-    fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
-        for (property, value) in [("sasl.pasword", "hunter"), ("compression.type", "hunter")] {
-            let mut settings = settings();
-            settings.properties.insert(property.into(), value.into());
-            let error = sink::KafkaSink::new(&settings).err().unwrap();
-            assert!(matches!(error, Error::Settings(_)));
-            let text = format!("{:#}", anyhow::Error::new(error));
-            assert!(text.contains(property) && !text.contains("hunter"), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_older_name_of_a_property_is_the_property() {
-        let mut settings = settings();
-        settings.producer_properties.insert("compression.codec".into(), "lz4".into());
-        let client = settings.producer().unwrap();
-        assert_eq!((client.get("compression.type"), client.get("compression.codec")), (Some("lz4"), None));
-        settings.producer_properties.insert("request.required.acks".into(), "1".into());
-        assert!(settings.validate().is_err());
-    }
-
-    #[test]
-    fn secrets_come_from_files_and_property_names_from_the_environment() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "not-a-real-password\n").unwrap();
-        let mut settings = settings();
-        settings.properties.insert("security_protocol".into(), "SASL_SSL".into());
-        settings.property_files.insert("sasl.password".into(), file.path().into());
-        let client = settings.consumer().unwrap();
-        assert_eq!(client.get("security.protocol"), Some("SASL_SSL"));
-        assert_eq!(client.get("sasl.password"), Some("not-a-real-password"));
-        settings.property_files.insert("sasl.password".into(), "/nonexistent/secret".into());
-        assert!(settings.consumer().is_err());
-    }
-}
+#[path = "kafka/tests.rs"]
+mod tests;

@@ -19,6 +19,7 @@ pub mod grade;
 pub mod intake;
 pub mod ledger;
 pub mod message;
+pub mod outbox;
 pub mod publish;
 pub mod quality;
 pub mod receipt;
@@ -40,11 +41,12 @@ use fetch::{FetchSettings, Fetcher};
 use focus::FocusSettings;
 use grade::Grader;
 use intake::Intake;
-use publish::{GradeSink, PublishSettings};
+use outbox::Outbox;
+use publish::{Destination, PublishSettings, Spoken};
 use quality::QualitySettings;
 use receipt::{FlowSettings, SharedLedger};
 use select::{SelectSettings, Selector};
-use stages::{Decoder, batch_stage, decode_stage, focus_stage, grader_thread, publish_stage};
+use stages::{Decoder, batch_stage, decode_stage, focus_stage, grader_thread, outbox_stage, publish_stage};
 
 /// Version in every grade event and in every grade id.
 pub const PIPELINE_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -79,7 +81,7 @@ pub struct Parts {
     /// Warmed graders, each of which gets a thread.
     pub graders: Vec<Box<dyn Grader>>,
     /// Where events go.
-    pub sink: Arc<dyn GradeSink>,
+    pub destination: Destination,
     /// Counters.
     pub metrics: Metrics,
     /// Facts for the probes.
@@ -100,6 +102,8 @@ pub struct Pipeline {
     pub intake: Intake,
     /// The ledger, for the source.
     pub ledger: SharedLedger,
+    /// What waits for the source to publish it; stays empty with a sink.
+    pub outbox: Outbox<Spoken>,
     /// The stages. Each ends with success once everything before it has ended.
     pub tasks: Vec<Task>,
 }
@@ -109,7 +113,7 @@ pub struct Pipeline {
 /// # Errors
 /// When there is no grader, or the image stores are misconfigured.
 pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
-    let Parts { settings, max_value_bytes, graders, sink, metrics, health, broken } = parts;
+    let Parts { settings, max_value_bytes, graders, destination, metrics, health, broken } = parts;
     let first = graders.first().context("no grader was loaded; set model.graders to 1 or more")?;
     let identity = Arc::new(first.identity().clone());
     let depth = settings.flow.max_in_flight_frames;
@@ -160,7 +164,17 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
         tasks.push((GRADER, grader_thread(grader, request, speak, metrics, health)?));
     }
     drop((request, speak));
-    let publishing = publish_stage(spoken, sink, selector, settings.publish.max_unconfirmed, metrics);
-    tasks.push(("publish", tokio::spawn(publishing)));
-    Ok(Pipeline { intake, ledger, tasks })
+    let (about, counters) = (Arc::clone(&selector), metrics.clone());
+    let outbox = Outbox::new(ledger.clone(), move |envelope, outcome| {
+        stages::settle(envelope, outcome, &about, &counters);
+    });
+    let publishing = match destination {
+        Destination::Sink(sink) => {
+            let most = settings.publish.max_unconfirmed;
+            tokio::spawn(publish_stage(spoken, sink, selector, most, metrics))
+        }
+        Destination::Outbox => tokio::spawn(outbox_stage(spoken, outbox.clone())),
+    };
+    tasks.push(("publish", publishing));
+    Ok(Pipeline { intake, ledger, outbox, tasks })
 }

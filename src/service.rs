@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::domain::GraderIdentity;
+use crate::kafka::Delivery;
 use crate::kafka::sink::KafkaSink;
 use crate::kafka::source::{self, SourceEnd, SourceParts};
+use crate::pipeline::publish::Destination;
 use crate::pipeline::{self, GRADER, Parts, Pipeline, Task};
 use crate::telemetry::health::Health;
 use crate::telemetry::http::TelemetryServer;
@@ -86,12 +88,15 @@ impl Service {
         );
 
         let broken = CancellationToken::new();
-        let sink = Arc::new(KafkaSink::new(&config.kafka)?);
-        let Pipeline { intake, ledger, tasks } = pipeline::start(Parts {
+        let destination = match config.kafka.delivery {
+            Delivery::AtLeastOnce => Destination::Sink(Arc::new(KafkaSink::new(&config.kafka)?)),
+            Delivery::ExactlyOnce => Destination::Outbox,
+        };
+        let Pipeline { intake, ledger, outbox, tasks } = pipeline::start(Parts {
             settings: config.pipeline(),
             max_value_bytes: config.kafka.max_value_bytes,
             graders,
-            sink,
+            destination,
             metrics: metrics.clone(),
             health: health.clone(),
             broken: broken.clone(),
@@ -102,6 +107,7 @@ impl Service {
             settings: config.kafka,
             intake,
             ledger,
+            outbox,
             metrics: metrics.clone(),
             health: health.clone(),
             stop: stop_source.clone(),
@@ -120,6 +126,25 @@ impl Service {
             source,
             tasks,
         })
+    }
+
+    /// [`Self::start`], unless `interrupt` is cancelled meanwhile and it does not come to an end soon:
+    /// fetching ONNX Runtime may take minutes. A service that did start is there to be run to its end: the
+    /// process must not exit while a model warms up, which would tear the runtime down under it.
+    ///
+    /// # Errors
+    /// When a part cannot be started.
+    pub async fn start_unless(
+        interrupt: &CancellationToken,
+        config: Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
+        let mut starting = std::pin::pin!(Self::start(config, stop));
+        tokio::select! {
+            service = &mut starting => return service.map(Some),
+            () = interrupt.cancelled() => {}
+        }
+        tokio::time::timeout(END_TIMEOUT, starting).await.ok().transpose()
     }
 
     /// Runs until it is asked to stop or a part fails, drains, and ends.

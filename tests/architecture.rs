@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pipeline::intake",
             "pipeline::ledger",
             "pipeline::message",
+            "pipeline::outbox",
             "pipeline::publish",
             "pipeline::receipt",
         ],
@@ -47,7 +48,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Leaves of the pipeline that must not know each other; `pipeline.rs` and `stages.rs` join them.
-const LEAVES: &[&str] = &["batch", "decode", "fetch", "focus", "grade", "publish", "quality", "select"];
+const LEAVES: &[&str] =
+    &["batch", "decode", "fetch", "focus", "grade", "outbox", "publish", "quality", "select"];
 
 /// Crates that only one part may name.
 const ONLY_IN: &[(&str, &str)] = &[

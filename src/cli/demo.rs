@@ -113,10 +113,8 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
     }
 
     let stop_service = CancellationToken::new();
-    let service = tokio::select! {
-        service = Service::start(config.clone(), stop_service.clone()) => service?,
-        () = stop.cancelled() => return Ok(()),
-    };
+    let starting = Service::start_unless(&stop, config.clone(), stop_service.clone());
+    let Some(service) = starting.await? else { return Ok(()) };
     let (metrics, identity) = (service.metrics.clone(), service.identity.clone());
     let mut view = View::new(metrics.clone(), args.json);
     view.say(&format!("metrics at http://{}/metrics", service.address));

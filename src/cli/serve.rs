@@ -6,11 +6,7 @@ use crate::config::Config;
 use crate::service::Service;
 
 pub(super) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let service = tokio::select! {
-        service = Service::start(config, stop.clone()) => service?,
-        // Loading the models may take a while, fetching ONNX Runtime longer.
-        () = stop.cancelled() => return Ok(()),
-    };
+    let Some(service) = Service::start_unless(&stop, config, stop.clone()).await? else { return Ok(()) };
     let metrics = service.metrics.clone();
     let end = service.run().await?;
     let totals = metrics.totals();

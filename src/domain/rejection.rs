@@ -15,6 +15,8 @@ label_enum! {
         SpacedOut = "spaced_out",
         /// Received before, with the same image.
         Duplicate = "duplicate",
+        /// Its partition moved to another process before its grade was committed; that one grades it.
+        Reassigned = "reassigned",
     }
 }
 

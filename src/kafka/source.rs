@@ -5,25 +5,31 @@
 //! while librdkafka's own threads keep the membership alive. Frames go to the [`Intake`] from this
 //! thread too, borrowed, so that a frame that is not wanted is never copied.
 
-use std::sync::Arc;
+mod commit;
+mod start;
+
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Offset, Statistics, TopicPartitionList};
+use rdkafka::{Statistics, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, ErrorLog, KafkaSettings};
+use super::{Delivery, Error, ErrorLog, KafkaSettings};
 use crate::pipeline::intake::Intake;
-use crate::pipeline::ledger::NextOffset;
 use crate::pipeline::message::{MessageView, Position};
+use crate::pipeline::outbox::Outbox;
+use crate::pipeline::publish::Spoken;
 use crate::pipeline::receipt::SharedLedger;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+use commit::Transactions;
+use start::Started;
 
 /// How long one poll waits for a message; also how soon a stop is noticed.
 const POLL: Duration = Duration::from_millis(100);
@@ -39,6 +45,8 @@ pub struct SourceParts {
     pub intake: Intake,
     /// What may be committed.
     pub ledger: SharedLedger,
+    /// What waits to be published with its offsets, when it is to be exactly once.
+    pub outbox: Outbox<Spoken>,
     /// Counters.
     pub metrics: Metrics,
     /// Facts for the probes.
@@ -60,7 +68,13 @@ pub struct SourceEnd {
 /// When the settings are refused. A cluster that is not reachable is not an error: librdkafka keeps
 /// trying, and the readiness probe says so.
 pub fn start(parts: SourceParts) -> Result<tokio::sync::oneshot::Receiver<Result<SourceEnd, Error>>, Error> {
+    let transactions = match parts.settings.delivery {
+        Delivery::AtLeastOnce => None,
+        Delivery::ExactlyOnce => Some(Transactions::new(&parts.settings, parts.outbox.clone())?),
+    };
     let context = SourceContext {
+        transactions: transactions.map(Mutex::new),
+        started: Started::default(),
         ledger: parts.ledger.clone(),
         metrics: parts.metrics.clone(),
         health: parts.health.clone(),
@@ -93,6 +107,13 @@ fn poll_until_stopped(
     consumer: &BaseConsumer<SourceContext>,
     parts: &SourceParts,
 ) -> Result<SourceEnd, Error> {
+    // Before anything is read: what an earlier process of the same name left open is ended by it.
+    while !consumer.context().initialise()? {
+        if parts.stop.is_cancelled() {
+            return Ok(SourceEnd { unfinished_frames: 0 });
+        }
+        poll_once(consumer, parts, &mut Instant::now())?;
+    }
     let topic = parts.settings.frames_topic.as_str();
     consumer.subscribe(&[topic]).map_err(|source| Error::Client { what: "cannot subscribe", source })?;
     let mut committed_at = Instant::now();
@@ -113,15 +134,23 @@ fn poll_once(
     committed_at: &mut Instant,
 ) -> Result<(), Error> {
     parts.health.polled();
-    if committed_at.elapsed() >= Duration::from_millis(parts.settings.commit_interval_ms) {
+    let context = consumer.context();
+    let interval = Duration::from_millis(parts.settings.commit_interval_ms);
+    if committed_at.elapsed() >= interval || context.is_in_a_hurry() {
+        context.commit_what_is_due(consumer, CommitMode::Async);
         *committed_at = Instant::now();
-        let commits = parts.ledger.take_commits();
-        consumer.context().commit(consumer, &commits, CommitMode::Async);
     }
-    match consumer.poll(POLL) {
+    let polled = consumer.poll(POLL);
+    if let Some(error) = context.failure() {
+        return Err(error);
+    }
+    match polled {
         None => Ok(()),
         Some(Ok(message)) => {
-            receive(&parts.intake, &message);
+            let position = Position { partition: message.partition(), offset: message.offset() };
+            if context.started.admits(consumer, message.topic(), position)? {
+                receive(&parts.intake, &message, position);
+            }
             Ok(())
         }
         Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
@@ -160,16 +189,16 @@ fn drain(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts) -> SourceE
     let topic = parts.settings.frames_topic.as_str();
     let assigned = consumer.assignment().map(|assignment| partitions(&assignment, topic)).unwrap_or_default();
     tracing::info!(in_flight_frames = parts.ledger.in_flight_frames(), "draining");
-    let drained = parts.ledger.drain(&assigned, Duration::from_millis(parts.settings.drain_timeout_ms));
-    consumer.context().commit(consumer, &drained.commits, CommitMode::Sync);
+    let timeout = Duration::from_millis(parts.settings.drain_timeout_ms);
+    let drained = consumer.context().hand_back(consumer, &assigned, timeout);
     SourceEnd { unfinished_frames: drained.unfinished_frames }
 }
 
-fn receive(intake: &Intake, message: &BorrowedMessage<'_>) {
+fn receive(intake: &Intake, message: &BorrowedMessage<'_>, position: Position) {
     let headers = message.headers().map(|headers| headers.iter().map(|it| (it.key, it.value)).collect());
     intake.receive(&MessageView {
         topic: message.topic(),
-        position: Position { partition: message.partition(), offset: message.offset() },
+        position,
         key: message.key(),
         value: message.payload(),
         headers: headers.unwrap_or_default(),
@@ -185,6 +214,8 @@ fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {
 }
 
 struct SourceContext {
+    transactions: Option<Mutex<Transactions>>,
+    started: Started,
     ledger: SharedLedger,
     metrics: Metrics,
     health: Health,
@@ -195,34 +226,12 @@ struct SourceContext {
     errors: ErrorLog,
 }
 
-impl SourceContext {
-    /// A commit that fails loses nothing: the frames are read and graded again under the same ids. It
-    /// is tried again with the next watermarks.
-    fn commit(&self, consumer: &BaseConsumer<Self>, commits: &[NextOffset], mode: CommitMode) {
-        if commits.is_empty() {
-            return;
-        }
-        let mut offsets = TopicPartitionList::with_capacity(commits.len());
-        let listed = commits.iter().try_for_each(|(partition, next)| {
-            offsets.add_partition_offset(&self.frames_topic, *partition, Offset::Offset(*next))
-        });
-        self.committed(listed.and_then(|()| consumer.commit(&offsets, mode)));
-    }
-
-    fn committed(&self, result: KafkaResult<()>) {
-        let Err(error) = result else { return };
-        // Everything was committed before.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) {
-            return;
-        }
-        self.metrics.commit_failed();
-        self.ledger.commit_failed();
-        tracing::warn!(%error, "offsets were not committed; trying again");
-    }
-}
-
 impl ClientContext for SourceContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // The only way to hear of it: librdkafka tells a callback that rdkafka (0.39) does not register.
+        if facility == "COMMITFAIL" {
+            self.commit_failed();
+        }
         super::log(level, facility, message);
     }
 
@@ -242,18 +251,18 @@ impl ConsumerContext for SourceContext {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(assigned) => {
-                tracing::info!(partitions = ?partitions(assigned, &self.frames_topic), "partitions assigned");
+                let assigned = partitions(assigned, &self.frames_topic);
+                self.started.forget(&assigned);
+                tracing::info!(partitions = ?assigned, "partitions assigned");
             }
             Rebalance::Revoke(revoked) => {
                 let revoked = partitions(revoked, &self.frames_topic);
-                // A lost assignment belongs to somebody else already: nothing to wait for, and
-                // committing would move that one's offsets.
                 let lost = consumer.assignment_lost() || self.closing.load(Ordering::Relaxed);
-                let timeout = if lost { Duration::ZERO } else { self.drain_timeout };
-                let drained = self.ledger.drain(&revoked, timeout);
-                if !lost {
-                    self.commit(consumer, &drained.commits, CommitMode::Sync);
-                }
+                let drained = if lost {
+                    self.forget(&revoked)
+                } else {
+                    self.hand_back(consumer, &revoked, self.drain_timeout)
+                };
                 let unfinished_frames = drained.unfinished_frames;
                 tracing::info!(partitions = ?revoked, lost, unfinished_frames, "partitions revoked");
             }
@@ -272,9 +281,5 @@ impl ConsumerContext for SourceContext {
         }
         // Without waiting for the next statistics: a rebalance is answered by a broker.
         self.health.connected(true);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        self.committed(result);
     }
 }

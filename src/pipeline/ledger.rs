@@ -5,6 +5,10 @@
 //! the order in which they were *received* and lets the watermark pass only what is settled. It does
 //! not expect consecutive offsets: compaction and transaction markers leave gaps.
 //!
+//! Where events and offsets are committed together, a frame is *decided* before it is settled: what
+//! becomes of it is known, and waits for a transaction. What a transaction may hold is the decided
+//! frames of a partition's *prefix*, before which nothing is open.
+//!
 //! Pure bookkeeping without locks or I/O; [`super::receipt`] shares it between threads.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,10 +27,17 @@ pub struct Entry {
     pub epoch: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Open,
+    Decided,
+    Settled,
+}
+
 #[derive(Debug)]
 struct Held {
     offset: i64,
-    settled: bool,
+    progress: Progress,
 }
 
 #[derive(Debug)]
@@ -35,10 +46,59 @@ struct PartitionLedger {
     /// From the oldest unsettled message on, in the order received.
     held: VecDeque<Held>,
     unsettled: usize,
+    /// How many are decided and not settled.
+    decided: usize,
+    /// How many at the front of `held` are not open.
+    prefix: usize,
+    /// How many of those are decided and not settled.
+    ready: usize,
     /// Next offset to commit; `None` until something has been settled.
     watermark: Option<i64>,
     /// The watermark that was last handed out for a commit.
     handed_out: Option<i64>,
+}
+
+impl PartitionLedger {
+    fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            held: VecDeque::new(),
+            unsettled: 0,
+            decided: 0,
+            prefix: 0,
+            ready: 0,
+            watermark: None,
+            handed_out: None,
+        }
+    }
+
+    /// Changes how far a message is, unless it is that far already. Returns whether it did.
+    fn move_on(&mut self, offset: i64, to: Progress) -> bool {
+        let Ok(index) = self.held.binary_search_by_key(&offset, |held| held.offset) else { return false };
+        let Some(held) = self.held.get_mut(index) else { return false };
+        match (held.progress, to) {
+            (Progress::Open, Progress::Decided) => self.decided += 1,
+            (Progress::Open, Progress::Settled) => self.unsettled -= 1,
+            (Progress::Decided, Progress::Settled) => {
+                self.unsettled -= 1;
+                self.decided -= 1;
+                self.ready -= usize::from(index < self.prefix);
+            }
+            _ => return false,
+        }
+        held.progress = to;
+        while let Some(held) = self.held.get(self.prefix).filter(|held| held.progress != Progress::Open) {
+            self.ready += usize::from(held.progress == Progress::Decided);
+            self.prefix += 1;
+        }
+        true
+    }
+
+    /// What the watermark would be if everything decided in the prefix were settled.
+    fn due(&self) -> Option<i64> {
+        let last = self.prefix.checked_sub(1).and_then(|last| self.held.get(last));
+        last.map_or(self.watermark, |last| Some(last.offset + 1))
+    }
 }
 
 /// The offsets of every assigned partition that are not yet committable.
@@ -63,35 +123,38 @@ impl Ledger {
         let next_epoch = &mut self.next_epoch;
         let partition = self.partitions.entry(position.partition).or_insert_with(|| {
             *next_epoch += 1;
-            PartitionLedger {
-                epoch: *next_epoch,
-                held: VecDeque::new(),
-                unsettled: 0,
-                watermark: None,
-                handed_out: None,
-            }
+            PartitionLedger::new(*next_epoch)
         });
-        partition.held.push_back(Held { offset: position.offset, settled: false });
+        partition.held.push_back(Held { offset: position.offset, progress: Progress::Open });
         partition.unsettled += 1;
         self.held += 1;
         Entry { position, epoch: partition.epoch }
     }
 
+    /// Notes that what becomes of a message is known, and is yet to be said.
+    pub fn decide(&mut self, entry: Entry) {
+        if let Some(partition) = self.current(entry) {
+            partition.move_on(entry.position.offset, Progress::Decided);
+        }
+    }
+
     /// Notes that a message is done with. Settlements of an earlier epoch count for nothing.
     pub fn settle(&mut self, entry: Entry) {
-        let Some(partition) = self.partitions.get_mut(&entry.position.partition) else { return };
-        if partition.epoch != entry.epoch {
+        let Some(partition) = self.current(entry) else { return };
+        if !partition.move_on(entry.position.offset, Progress::Settled) {
             return;
         }
-        let offset = entry.position.offset;
-        let Ok(index) = partition.held.binary_search_by_key(&offset, |held| held.offset) else { return };
-        let Some(held) = partition.held.get_mut(index).filter(|held| !held.settled) else { return };
-        held.settled = true;
-        partition.unsettled -= 1;
-        while let Some(done) = partition.held.pop_front_if(|held| held.settled) {
-            partition.watermark = Some(done.offset + 1);
-            self.held -= 1;
+        let mut done = 0;
+        while let Some(first) = partition.held.pop_front_if(|held| held.progress == Progress::Settled) {
+            partition.watermark = Some(first.offset + 1);
+            partition.prefix -= 1;
+            done += 1;
         }
+        self.held -= done;
+    }
+
+    fn current(&mut self, entry: Entry) -> Option<&mut PartitionLedger> {
+        self.partitions.get_mut(&entry.position.partition).filter(|partition| partition.epoch == entry.epoch)
     }
 
     /// The next offset that may be committed for a partition, if anything of it is settled.
@@ -102,16 +165,23 @@ impl Ledger {
 
     /// Watermarks that moved since they were last handed out.
     pub fn take_commits(&mut self) -> Vec<NextOffset> {
-        let mut commits = Vec::new();
+        self.take_moved(|partition| partition.watermark)
+    }
+
+    /// Like [`Self::take_commits`], as if everything decided in the prefixes were settled.
+    pub fn take_due(&mut self) -> Vec<NextOffset> {
+        self.take_moved(PartitionLedger::due)
+    }
+
+    fn take_moved(&mut self, next: impl Fn(&PartitionLedger) -> Option<i64>) -> Vec<NextOffset> {
+        let mut moved = Vec::new();
         for (id, partition) in &mut self.partitions {
-            if let Some(watermark) =
-                partition.watermark.filter(|_| partition.watermark != partition.handed_out)
-            {
-                partition.handed_out = Some(watermark);
-                commits.push((*id, watermark));
+            if let Some(next) = next(partition).filter(|next| partition.handed_out != Some(*next)) {
+                partition.handed_out = Some(next);
+                moved.push((*id, next));
             }
         }
-        commits
+        moved
     }
 
     /// Forgets what was handed out: the commit did not succeed and is to be tried again.
@@ -141,6 +211,18 @@ impl Ledger {
         self.partitions.get(&partition).map_or(0, |partition| partition.unsettled)
     }
 
+    /// Messages of a partition's current epoch of which nothing is known yet.
+    #[must_use]
+    pub fn undecided(&self, partition: i32) -> usize {
+        self.partitions.get(&partition).map_or(0, |partition| partition.unsettled - partition.decided)
+    }
+
+    /// Decided messages that a transaction could hold now, in all partitions.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.partitions.values().map(|partition| partition.ready).sum()
+    }
+
     /// Offsets held in memory: unsettled ones and settled ones behind an unsettled one.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -149,95 +231,5 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(offset: i64) -> Position {
-        Position { partition: 0, offset }
-    }
-
-    #[test]
-    fn a_run_of_skipped_frames_moves_the_watermark_without_a_batch() {
-        let mut ledger = Ledger::default();
-        for offset in 10..20 {
-            let entry = ledger.open(at(offset));
-            ledger.settle(entry);
-        }
-        assert_eq!(ledger.watermark(0), Some(20));
-        assert_eq!(ledger.held(), 0);
-    }
-
-    #[test]
-    fn the_watermark_waits_for_the_oldest_unsettled_frame() {
-        let mut ledger = Ledger::default();
-        let first = ledger.open(at(5));
-        let second = ledger.open(at(6));
-        ledger.settle(second);
-        assert_eq!(ledger.watermark(0), None);
-        ledger.settle(first);
-        assert_eq!(ledger.watermark(0), Some(7));
-    }
-
-    #[test]
-    fn settlements_of_a_revoked_epoch_count_for_nothing() {
-        let mut ledger = Ledger::default();
-        let old = ledger.open(at(5));
-        ledger.revoke(0);
-        let again = ledger.open(at(5));
-        assert!(ledger.is_current(again) && !ledger.is_current(old));
-        ledger.settle(old);
-        assert_eq!(ledger.watermark(0), None);
-        ledger.settle(again);
-        assert_eq!(ledger.watermark(0), Some(6));
-    }
-
-    #[test]
-    fn a_rewound_partition_starts_a_new_epoch() {
-        let mut ledger = Ledger::default();
-        let old = ledger.open(at(50));
-        let rewound = ledger.open(at(7));
-        ledger.settle(old);
-        assert_eq!(ledger.watermark(0), None);
-        ledger.settle(rewound);
-        assert_eq!(ledger.watermark(0), Some(8));
-        assert_eq!(ledger.held(), 0);
-    }
-
-    #[test]
-    fn a_watermark_is_handed_out_once_and_again_after_a_failed_commit() {
-        let mut ledger = Ledger::default();
-        let entry = ledger.open(at(0));
-        ledger.settle(entry);
-        assert_eq!(ledger.take_commits(), [(0, 1)]);
-        assert_eq!(ledger.take_commits(), []);
-        ledger.commit_failed();
-        assert_eq!(ledger.take_commits(), [(0, 1)]);
-    }
-
-    proptest! {
-        /// Against the definition: the watermark is one past the longest settled prefix of what was
-        /// received, however the settlements are ordered and however the offsets are spaced.
-        #[test]
-        fn the_watermark_is_the_end_of_the_settled_prefix(
-            gaps in prop::collection::vec(1_i64..5, 1..60),
-            order in prop::collection::vec(any::<prop::sample::Index>(), 1..60),
-        ) {
-            let mut ledger = Ledger::default();
-            let offsets: Vec<i64> = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
-            let entries: Vec<Entry> = offsets.iter().map(|offset| ledger.open(at(*offset))).collect();
-            let mut settled = BTreeSet::new();
-            for pick in &order {
-                let entry = entries[pick.index(entries.len())];
-                ledger.settle(entry);
-                settled.insert(entry.position.offset);
-                let prefix = offsets.iter().take_while(|offset| settled.contains(offset)).last();
-                prop_assert_eq!(ledger.watermark(0), prefix.map(|offset| offset + 1));
-                prop_assert_eq!(ledger.unsettled(0), offsets.len() - settled.len());
-            }
-        }
-    }
-}
+#[path = "ledger/tests.rs"]
+mod tests;

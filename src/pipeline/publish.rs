@@ -1,11 +1,13 @@
 //! What leaves the pipeline, and the trait of where it goes.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::message::RawMessage;
 use super::receipt::Outcome;
-use crate::domain::{GradeEvent, GradeStatus, Rejection, RejectionCode};
+use crate::domain::{Frame, GradeEvent, GradeStatus, Rejection, RejectionCode};
 
 /// How much may wait for the broker's confirmation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +24,35 @@ pub enum Verdict {
     Grade(Box<GradeEvent>),
     /// The frame could not be graded.
     Reject(Rejection),
+}
+
+/// What is to be published about one frame.
+#[derive(Debug)]
+pub struct Spoken {
+    /// The original message.
+    pub raw: RawMessage,
+    /// The frame it describes, where it could be read.
+    pub frame: Option<Frame>,
+    /// What to say.
+    pub verdict: Verdict,
+}
+
+impl Spoken {
+    /// The W3C `traceparent` of the frame event, which is passed on.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        let message = self.raw.view();
+        message.header("traceparent").or(message.header("ce_traceparent"))
+    }
+}
+
+/// Where events go.
+#[derive(Clone)]
+pub enum Destination {
+    /// Each on its own, settled when the broker has confirmed it.
+    Sink(Arc<dyn GradeSink>),
+    /// Into the outbox, from which the source publishes them together with its offsets.
+    Outbox,
 }
 
 /// Why something could not be published.
@@ -54,24 +85,26 @@ pub trait GradeSink: Send + Sync + 'static {
 ///
 /// # Errors
 /// [`SinkError::NotConfirmed`]; a grade event that is too large becomes a dead letter instead.
-pub async fn publish(
-    sink: &dyn GradeSink,
-    raw: &RawMessage,
-    verdict: &Verdict,
-) -> Result<Outcome, SinkError> {
-    let rejection = match verdict {
-        Verdict::Grade(event) => {
-            let traceparent = raw.view().header("traceparent").or(raw.view().header("ce_traceparent"));
-            match sink.publish(event, traceparent).await {
-                Ok(()) => return Ok(outcome(event)),
-                Err(SinkError::TooLarge(message)) => Rejection::new(RejectionCode::GradeTooLarge, message),
-                Err(error) => return Err(error),
-            }
-        }
+pub async fn publish(sink: &dyn GradeSink, spoken: &Spoken) -> Result<Outcome, SinkError> {
+    let rejection = match &spoken.verdict {
+        Verdict::Grade(event) => match sink.publish(event, spoken.traceparent()).await {
+            Ok(()) => return Ok(outcome(event)),
+            Err(SinkError::TooLarge(message)) => Rejection::new(RejectionCode::GradeTooLarge, message),
+            Err(error) => return Err(error),
+        },
         Verdict::Reject(rejection) => rejection.clone(),
     };
-    sink.reject(raw, &rejection).await?;
+    sink.reject(&spoken.raw, &rejection).await?;
     Ok(Outcome::DeadLettered(rejection.code))
+}
+
+/// How the route of a frame ended once this verdict is published.
+#[must_use]
+pub fn outcome_of(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Grade(event) => outcome(event),
+        Verdict::Reject(rejection) => Outcome::DeadLettered(rejection.code),
+    }
 }
 
 fn outcome(event: &GradeEvent) -> Outcome {

@@ -69,6 +69,12 @@ struct State {
     abandoned: Vec<Entry>,
 }
 
+impl State {
+    fn lost(&self, partitions: &[i32]) -> usize {
+        self.abandoned.iter().filter(|entry| partitions.contains(&entry.position.partition)).count()
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
@@ -140,10 +146,22 @@ impl SharedLedger {
     }
 
     /// Waits until no more than half of what is allowed is under way, or until `timeout`. Returns
-    /// whether there is room.
+    /// whether there is room. Also ends when a transaction would make room.
     #[must_use]
     pub fn wait_for_room(&self, timeout: Duration) -> bool {
-        self.wait_until(Instant::now() + timeout, |state| !self.fills(state, 2))
+        let room = |state: &State| !self.fills(state, 2);
+        self.wait_until(Instant::now() + timeout, |state| room(state) || self.waits(state));
+        room(&self.lock())
+    }
+
+    /// Whether the pipeline is full mostly of frames that wait for nothing but their transaction.
+    #[must_use]
+    pub fn waits_for_transaction(&self) -> bool {
+        self.waits(&self.lock())
+    }
+
+    fn waits(&self, state: &State) -> bool {
+        self.fills(state, 1) && state.ledger.ready() > state.in_flight_frames / 2
     }
 
     /// Frames between being received and being settled, of all epochs.
@@ -158,9 +176,21 @@ impl SharedLedger {
         self.lock().ledger.take_commits()
     }
 
+    /// Like [`Self::take_commits`], as if everything that waits for a transaction were settled.
+    #[must_use]
+    pub fn take_due(&self) -> Vec<NextOffset> {
+        self.lock().ledger.take_due()
+    }
+
     /// The last commit did not succeed: hand its watermarks out again.
     pub fn commit_failed(&self) {
         self.lock().ledger.commit_failed();
+    }
+
+    /// Blocks until it is known what becomes of every frame of `partitions`, or until `timeout`.
+    pub fn await_decided(&self, partitions: &[i32], timeout: Duration) {
+        let open = |state: &State| partitions.iter().map(|id| state.ledger.undecided(*id)).sum::<usize>();
+        self.wait_until(Instant::now() + timeout, |state| open(state) <= state.lost(partitions));
     }
 
     /// Blocks until the frames of `partitions` are settled, or until `timeout`, and returns the
@@ -169,8 +199,7 @@ impl SharedLedger {
     pub fn drain(&self, partitions: &[i32], timeout: Duration) -> Drained {
         let pending = |state: &State| -> usize {
             let unsettled: usize = partitions.iter().map(|id| state.ledger.unsettled(*id)).sum();
-            let lost = state.abandoned.iter().filter(|entry| partitions.contains(&entry.position.partition));
-            unsettled.saturating_sub(lost.count())
+            unsettled.saturating_sub(state.lost(partitions))
         };
         self.wait_until(Instant::now() + timeout, |state| pending(state) == 0);
         let mut state = self.lock();
@@ -251,10 +280,28 @@ impl Receipt {
         self.ledger.close(self.entry, self.bytes, true);
     }
 
+    /// What becomes of the frame is known; it waits for the transaction that says it.
+    pub fn decide(&self) {
+        self.ledger.lock().ledger.decide(self.entry);
+        self.ledger.shared.changed.notify_all();
+    }
+
+    /// Whether the partition is still assigned as it was when the message was received.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.ledger.lock().ledger.is_current(self.entry)
+    }
+
     /// Partition of the message.
     #[must_use]
     pub fn partition(&self) -> i32 {
         self.entry.position.partition
+    }
+
+    /// Offset of the message.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.entry.position.offset
     }
 
     /// Assignment of the partition it was received under.

@@ -17,7 +17,8 @@ use super::focus::{Decided, Focus, FocusSettings};
 use super::grade::{self, BatchRequest, Grader, HasPicture, Judged};
 use super::intake::Admitted;
 use super::message::RawMessage;
-use super::publish::{self, GradeSink, Verdict};
+use super::outbox::Outbox;
+use super::publish::{self, GradeSink, Spoken, Verdict};
 use super::quality::{self, QualitySettings};
 use super::receipt::{Envelope, Outcome};
 use super::select::Selector;
@@ -36,13 +37,6 @@ pub(super) struct Prepared {
     sharpness: f32,
     abstain: Vec<AbstainReason>,
     ready_at: Instant,
-}
-
-/// What is to be published about a frame.
-pub(super) struct Spoken {
-    raw: RawMessage,
-    frame: Option<Frame>,
-    verdict: Verdict,
 }
 
 pub(super) type Spoke = mpsc::Sender<Envelope<Spoken>>;
@@ -285,6 +279,26 @@ fn judge(judged: Judged<Envelope<Prepared>>, identity: &GraderIdentity) -> Envel
     })
 }
 
+/// Closes the route of a frame whose event the broker has.
+pub(super) fn settle(
+    envelope: Envelope<Spoken>,
+    outcome: Outcome,
+    selector: &Mutex<Selector>,
+    metrics: &Metrics,
+) {
+    let Envelope { body: Spoken { raw, frame, .. }, receipt, received_at } = envelope;
+    if let Outcome::DeadLettered(code) = outcome {
+        let (partition, offset) = (raw.position.partition, raw.position.offset);
+        tracing::warn!(stage = %code.stage(), %code, partition, offset, "frame was dead-lettered");
+        if let Some(frame) = frame {
+            selector.lock().unwrap_or_else(PoisonError::into_inner).forget(&frame, partition);
+        }
+    } else {
+        metrics.frame_age_at_publish(age(&raw, received_at));
+    }
+    receipt.settle(outcome);
+}
+
 /// Publishes, several at a time, and settles each frame once the broker has confirmed.
 pub(super) async fn publish_stage(
     mut spoken: mpsc::Receiver<Envelope<Spoken>>,
@@ -296,22 +310,10 @@ pub(super) async fn publish_stage(
     let confirm = |envelope: Envelope<Spoken>| {
         let (sink, selector, metrics) = (Arc::clone(&sink), Arc::clone(&selector), metrics.clone());
         async move {
-            let Envelope { body: Spoken { raw, frame, verdict }, receipt, received_at } = envelope;
             let started = Instant::now();
-            let outcome = publish::publish(sink.as_ref(), &raw, &verdict).await?;
+            let outcome = publish::publish(sink.as_ref(), &envelope.body).await?;
             metrics.stage_seconds("publish", started.elapsed());
-            match (outcome, &frame) {
-                (Outcome::DeadLettered(code), frame) => {
-                    let (partition, offset) = (raw.position.partition, raw.position.offset);
-                    tracing::warn!(stage = %code.stage(), %code, partition, offset, "frame was dead-lettered");
-                    if let Some(frame) = frame {
-                        let mut selector = selector.lock().unwrap_or_else(PoisonError::into_inner);
-                        selector.forget(frame, partition);
-                    }
-                }
-                _ => metrics.frame_age_at_publish(age(&raw, received_at)),
-            }
-            receipt.settle(outcome);
+            settle(envelope, outcome, &selector, &metrics);
             anyhow::Ok(())
         }
     };
@@ -328,6 +330,17 @@ pub(super) async fn publish_stage(
     }
     while let Some(confirmed) = unconfirmed.next().await {
         confirmed?;
+    }
+    Ok(())
+}
+
+/// Lets everything wait for its transaction.
+pub(super) async fn outbox_stage(
+    mut spoken: mpsc::Receiver<Envelope<Spoken>>,
+    outbox: Outbox<Spoken>,
+) -> anyhow::Result<()> {
+    while let Some(envelope) = spoken.recv().await {
+        outbox.put(envelope);
     }
     Ok(())
 }

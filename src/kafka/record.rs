@@ -1,0 +1,127 @@
+//! Grade events and dead letters as Kafka records.
+
+use std::borrow::Cow;
+
+use rdkafka::message::{Header, OwnedHeaders};
+
+use super::{KafkaSettings, with_headers};
+use crate::domain::{GRADE_EVENT_TYPE, GradeEvent, Rejection};
+use crate::pipeline::message::RawMessage;
+
+/// CloudEvents `source` of every grade event.
+const EVENT_SOURCE: &str = "/memebg";
+/// Headers that say why; earlier ones of a message that was replayed are replaced.
+const ERROR_HEADERS: [&str; 2] = ["__connect.errors.", "memebg."];
+
+/// What is sent, before a producer's own type is made of it.
+pub(super) struct Record<'a> {
+    pub(super) topic: &'a str,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<Cow<'a, [u8]>>,
+    pub(super) headers: OwnedHeaders,
+    pub(super) timestamp_ms: Option<i64>,
+}
+
+/// How much of the original message a dead letter carries. The original stays where the headers say it
+/// is; that there was one must not be lost, and a letter that never fits would stop the service at the
+/// same frame for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LetterSize {
+    Whole,
+    WithoutValue,
+    /// Without its key and headers too.
+    Bare,
+}
+
+impl LetterSize {
+    /// What to try when this does not fit; nothing is smaller than [`Self::Bare`].
+    pub(super) fn smaller(self) -> Option<Self> {
+        match self {
+            Self::Whole => Some(Self::WithoutValue),
+            Self::WithoutValue => Some(Self::Bare),
+            Self::Bare => None,
+        }
+    }
+}
+
+/// The topics that are written to.
+#[derive(Debug, Clone)]
+pub(super) struct Topics {
+    grades: String,
+    dead_letters: String,
+}
+
+impl Topics {
+    pub(super) fn of(settings: &KafkaSettings) -> Self {
+        Self { grades: settings.grades_topic.clone(), dead_letters: settings.dead_letters_topic.clone() }
+    }
+
+    /// A grade event, as a CloudEvent in binary mode.
+    pub(super) fn grade<'a>(
+        &'a self,
+        event: &'a GradeEvent,
+        traceparent: Option<&str>,
+    ) -> serde_json::Result<Record<'a>> {
+        let attributes = [
+            ("ce_specversion", "1.0"),
+            ("ce_type", GRADE_EVENT_TYPE),
+            ("ce_source", EVENT_SOURCE),
+            ("ce_id", event.id.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let mut headers = with_headers(OwnedHeaders::new_with_capacity(6), &attributes);
+        if let Some(traceparent) = traceparent {
+            headers = with_headers(headers, &[("traceparent", traceparent)]);
+        }
+        Ok(Record {
+            topic: &self.grades,
+            key: Some(event.embryo_id.as_bytes()),
+            value: Some(Cow::Owned(serde_json::to_vec(event)?)),
+            headers,
+            timestamp_ms: None,
+        })
+    }
+
+    /// A dead letter: the original and why it was refused.
+    pub(super) fn letter<'a>(
+        &'a self,
+        raw: &'a RawMessage,
+        rejection: &Rejection,
+        size: LetterSize,
+    ) -> Record<'a> {
+        let whole = size == LetterSize::Whole;
+        let mut headers = error_headers(raw, rejection);
+        if !whole {
+            let omitted = raw.value.as_ref().map_or(0, Vec::len).to_string();
+            headers = with_headers(headers, &[("memebg.value.omitted_bytes", &omitted)]);
+        }
+        let bare = size == LetterSize::Bare;
+        Record {
+            topic: &self.dead_letters,
+            key: raw.key.as_deref().filter(|_| !bare),
+            value: raw.value.as_deref().filter(|_| whole).map(Cow::Borrowed),
+            headers: if bare { headers } else { with_original_headers(raw, headers) },
+            timestamp_ms: raw.timestamp_ms,
+        }
+    }
+}
+
+/// Kafka Connect's names for what went wrong (KIP-298).
+fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
+    let reasons = [
+        ("__connect.errors.topic", raw.topic.as_ref()),
+        ("__connect.errors.partition", &raw.position.partition.to_string()),
+        ("__connect.errors.offset", &raw.position.offset.to_string()),
+        ("__connect.errors.stage", rejection.code.stage().as_str()),
+        ("__connect.errors.exception.class.name", "memebg::domain::Rejection"),
+        ("__connect.errors.exception.message", &rejection.message),
+        ("memebg.error.code", rejection.code.as_str()),
+    ];
+    with_headers(OwnedHeaders::new_with_capacity(8), &reasons)
+}
+
+fn with_original_headers(raw: &RawMessage, reasons: OwnedHeaders) -> OwnedHeaders {
+    let kept =
+        raw.headers.iter().filter(|(key, _)| !ERROR_HEADERS.iter().any(|prefix| key.starts_with(prefix)));
+    kept.fold(reasons, |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }))
+}

@@ -1,0 +1,169 @@
+//! How offsets are committed: on their own, or in one transaction with the events.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::SourceContext;
+use crate::kafka::transaction::{Failure, Transactor};
+use crate::kafka::{Error, KafkaSettings};
+use crate::pipeline::ledger::NextOffset;
+use crate::pipeline::outbox::Outbox;
+use crate::pipeline::publish::{Spoken, outcome_of};
+use crate::pipeline::receipt::Drained;
+
+/// What is needed to publish and to commit together.
+pub(super) struct Transactions {
+    transactor: Transactor,
+    outbox: Outbox<Spoken>,
+    /// How long it may go on that every transaction is aborted.
+    patience: Duration,
+    failing_since: Option<Instant>,
+    /// What ended it, if it happened within a callback, which cannot say it.
+    failed: Option<Error>,
+}
+
+impl Transactions {
+    pub(super) fn new(settings: &KafkaSettings, outbox: Outbox<Spoken>) -> Result<Self, Error> {
+        Ok(Self {
+            transactor: Transactor::new(settings)?,
+            outbox,
+            patience: Duration::from_millis(settings.delivery_timeout_ms),
+            failing_since: None,
+            failed: None,
+        })
+    }
+}
+
+impl SourceContext {
+    /// Makes what transactions need. Returns whether that is done; otherwise it is to be called again.
+    pub(super) fn initialise(&self) -> Result<bool, Error> {
+        let Some(transactions) = &self.transactions else { return Ok(true) };
+        transactions.lock().unwrap_or_else(PoisonError::into_inner).transactor.initialise()
+    }
+
+    /// Commits what can be committed. With transactions it blocks until that is done.
+    pub(super) fn commit_what_is_due(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
+        if self.transactions.is_some() {
+            self.transact(consumer);
+        } else {
+            self.commit(consumer, &self.ledger.take_commits(), mode);
+        }
+    }
+
+    /// Whether frames should not wait for the commit interval any longer.
+    pub(super) fn is_in_a_hurry(&self) -> bool {
+        self.transactions.is_some() && self.ledger.waits_for_transaction()
+    }
+
+    /// What ended the transactions for good.
+    pub(super) fn failure(&self) -> Option<Error> {
+        let transactions = self.transactions.as_ref()?;
+        transactions.lock().unwrap_or_else(PoisonError::into_inner).failed.take()
+    }
+
+    /// Finishes the frames of partitions that are given back, within `timeout`, and commits them.
+    pub(super) fn hand_back(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[i32],
+        timeout: Duration,
+    ) -> Drained {
+        if self.transactions.is_none() {
+            let drained = self.ledger.drain(partitions, timeout);
+            self.commit(consumer, &drained.commits, CommitMode::Sync);
+            return drained;
+        }
+        self.ledger.await_decided(partitions, timeout);
+        self.transact(consumer);
+        self.forget(partitions)
+    }
+
+    /// Gives up the frames of partitions that belong to somebody else already: there is nothing to wait
+    /// for, and committing would move that one's offsets.
+    pub(super) fn forget(&self, partitions: &[i32]) -> Drained {
+        let drained = self.ledger.drain(partitions, Duration::ZERO);
+        if let Some(transactions) = &self.transactions {
+            transactions.lock().unwrap_or_else(PoisonError::into_inner).outbox.forget_reassigned();
+        }
+        drained
+    }
+
+    /// A commit that fails loses nothing: the frames are read and graded again under the same ids. It
+    /// is tried again with the next watermarks.
+    fn commit(&self, consumer: &BaseConsumer<Self>, commits: &[NextOffset], mode: CommitMode) {
+        if commits.is_empty() {
+            return;
+        }
+        if let Err(error) = self.listed(commits).and_then(|offsets| consumer.commit(&offsets, mode)) {
+            tracing::warn!(%error, "offsets were not committed; trying again");
+            self.commit_failed();
+        }
+    }
+
+    /// Hands out again, at the next interval, what was not committed.
+    pub(super) fn commit_failed(&self) {
+        self.metrics.commit_failed();
+        self.ledger.commit_failed();
+    }
+
+    fn listed(&self, commits: &[NextOffset]) -> KafkaResult<TopicPartitionList> {
+        let mut offsets = TopicPartitionList::with_capacity(commits.len());
+        for (partition, next) in commits {
+            offsets.add_partition_offset(&self.frames_topic, *partition, Offset::Offset(*next))?;
+        }
+        Ok(offsets)
+    }
+
+    /// Publishes and commits what waits for it.
+    fn transact(&self, consumer: &BaseConsumer<Self>) {
+        let Some(transactions) = &self.transactions else { return };
+        let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
+        let Transactions { transactor, outbox, patience, failing_since, failed } = &mut *transactions;
+        let mut due = outbox.take();
+        if due.offsets.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        let result = match (self.listed(&due.offsets), consumer.group_metadata()) {
+            (Ok(offsets), Some(group)) => {
+                transactor.commit(&mut due, &offsets, &group, &|| self.health.polled()).map(|()| offsets)
+            }
+            (Err(error), _) => Err(Failure::Aborted(error.to_string())),
+            (_, None) => Err(Failure::Aborted("not a member of the group".into())),
+        };
+        match result {
+            Ok(offsets) => {
+                *failing_since = None;
+                tracing::debug!(offsets = ?due.offsets, events = due.envelopes.len(), "transaction committed");
+                // Nothing is committed by it; librdkafka works out the lag from what is stored.
+                if let Err(error) = consumer.store_offsets(&offsets) {
+                    tracing::debug!(%error, "lag is not brought up to date");
+                }
+                self.metrics.stage_seconds("publish", started.elapsed());
+                let outcomes = due.envelopes.into_iter().map(|envelope| {
+                    let outcome = outcome_of(&envelope.body.verdict);
+                    (envelope, outcome)
+                });
+                outbox.committed(outcomes);
+            }
+            Err(failure) => {
+                outbox.aborted(due);
+                self.commit_failed();
+                let since = *failing_since.get_or_insert(started);
+                match failure {
+                    Failure::Aborted(reason) if since.elapsed() < *patience => {
+                        tracing::warn!(reason, "transaction was aborted; trying again");
+                    }
+                    Failure::Aborted(reason) => *failed = Some(Error::Transaction(reason, None)),
+                    Failure::Fatal(source) => {
+                        *failed = Some(Error::Transaction("failed for good".into(), Some(source)));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Exactly once: grade events, dead letters and the offsets of their frames in one transaction.
+//!
+//! Fencing follows KIP-447: the offsets carry the group's generation, so a process that lost its
+//! partitions without noticing cannot commit. Runs on the poll thread, where no rebalance can come in
+//! between.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use super::record::{LetterSize, Record, Topics};
+use super::sink::TOO_LARGE;
+use super::{Error, ErrorLog, KafkaSettings};
+use crate::domain::{Rejection, RejectionCode};
+use crate::pipeline::message::Position;
+use crate::pipeline::outbox::Due;
+use crate::pipeline::publish::{Spoken, Verdict};
+
+/// Longest single wait: in between, the caller shows that it lives.
+const TURN: Duration = Duration::from_secs(1);
+const QUEUE_FULL_NAP: Duration = Duration::from_millis(5);
+
+/// Why a transaction did not come to be.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// It was aborted, nothing of it is visible, and it can be tried again.
+    #[error("transaction was aborted: {0}")]
+    Aborted(String),
+    /// This producer can do nothing any more.
+    #[error("kafka transaction failed for good")]
+    Fatal(#[source] KafkaError),
+}
+
+/// What ended an attempt.
+enum Trouble {
+    Kafka(KafkaError),
+    /// An event that cannot be written.
+    Event(serde_json::Error),
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
+/// The transactional producer.
+pub(super) struct Transactor {
+    producer: ThreadedProducer<TransactionContext>,
+    topics: Topics,
+    /// How long a call is retried before the transaction is given up.
+    patience: Duration,
+    /// Dead letters that did not fit, and what to try next.
+    cut_down: HashMap<Position, LetterSize>,
+}
+
+impl Transactor {
+    /// A producer for the cluster of `settings`. Connects in the background.
+    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, Error> {
+        let mut client = settings.producer()?;
+        let timeout_ms = settings.transaction_timeout_ms().to_string();
+        client
+            .set("transactional.id", transactional_id(settings))
+            .set("transaction.timeout.ms", &timeout_ms)
+            .set("message.timeout.ms", &timeout_ms);
+        let producer = ThreadedProducer::from_config_and_context(&client, TransactionContext::default())
+            .map_err(|error| Error::create("transactional producer", error))?;
+        let patience = Duration::from_millis(settings.delivery_timeout_ms);
+        Ok(Self { producer, topics: Topics::of(settings), patience, cut_down: HashMap::new() })
+    }
+
+    /// Gets a producer id, and fences an earlier process of the same name. Returns whether that is
+    /// done; otherwise it is to be called again.
+    pub(super) fn initialise(&self) -> Result<bool, Error> {
+        match self.producer.init_transactions(TURN) {
+            Ok(()) => Ok(true),
+            Err(error) if is_retriable(&error) => Ok(false),
+            Err(source) => Err(Error::Client { what: "refuses transactions", source }),
+        }
+    }
+
+    /// Publishes and commits, all or nothing. `alive` is called at least once per second.
+    ///
+    /// A verdict that turned out to be too large is changed in `due`, for the next try.
+    pub(super) fn commit(
+        &mut self,
+        due: &mut Due<Spoken>,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+        alive: &dyn Fn(),
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.patience;
+        self.producer.begin_transaction().map_err(Failure::Fatal)?;
+        let trouble = match self.try_to_commit(due, offsets, group, deadline, alive) {
+            Ok(()) => {
+                for envelope in &due.envelopes {
+                    self.cut_down.remove(&envelope.body.raw.position);
+                }
+                return Ok(());
+            }
+            Err(Trouble::Kafka(KafkaError::Transaction(error))) if error.is_fatal() => {
+                return Err(Failure::Fatal(KafkaError::Transaction(error)));
+            }
+            Err(Trouble::Kafka(error)) => error.to_string(),
+            Err(Trouble::Event(error)) => format!("cannot write the event: {error}"),
+        };
+        let deadline = Instant::now() + self.patience;
+        retry(deadline, alive, || self.producer.abort_transaction(TURN)).map_err(Failure::Fatal)?;
+        let refused = std::mem::take(&mut *self.producer.context().refused());
+        for (index, code) in refused {
+            if code == RDKafkaErrorCode::MessageSizeTooLarge {
+                self.cut_down(due, index);
+            }
+        }
+        Err(Failure::Aborted(trouble))
+    }
+
+    fn try_to_commit(
+        &mut self,
+        due: &mut Due<Spoken>,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+        deadline: Instant,
+        alive: &dyn Fn(),
+    ) -> Result<(), Trouble> {
+        self.producer.context().refused().clear();
+        let mut index = 0;
+        while let Some(envelope) = due.envelopes.get(index) {
+            match self.send(&envelope.body, index) {
+                Ok(()) => index += 1,
+                Err(Trouble::Kafka(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)))
+                    if Instant::now() < deadline =>
+                {
+                    alive();
+                    std::thread::sleep(QUEUE_FULL_NAP);
+                }
+                // Found out before it was sent: nothing has to be aborted for it.
+                Err(Trouble::Kafka(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)))
+                    if self.cut_down(due, index) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        retry(deadline, alive, || self.producer.send_offsets_to_transaction(offsets, group, TURN))?;
+        Ok(retry(deadline, alive, || self.producer.commit_transaction(TURN))?)
+    }
+
+    fn send(&self, spoken: &Spoken, index: usize) -> Result<(), Trouble> {
+        let Record { topic, key, value, headers, timestamp_ms } = match &spoken.verdict {
+            Verdict::Grade(event) => {
+                self.topics.grade(event, spoken.traceparent()).map_err(Trouble::Event)?
+            }
+            Verdict::Reject(rejection) => {
+                let size = self.cut_down.get(&spoken.raw.position).copied().unwrap_or(LetterSize::Whole);
+                self.topics.letter(&spoken.raw, rejection, size)
+            }
+        };
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, index).headers(headers);
+        record.key = key;
+        record.payload = value.as_deref();
+        record.timestamp = timestamp_ms;
+        Ok(self.producer.send(record).map_err(|(error, _)| error)?)
+    }
+
+    /// Returns whether there was something to cut down.
+    fn cut_down(&mut self, due: &mut Due<Spoken>, index: usize) -> bool {
+        let Some(envelope) = due.envelopes.get_mut(index) else { return false };
+        let Position { partition, offset } = envelope.body.raw.position;
+        if let Verdict::Grade(_) = envelope.body.verdict {
+            let rejection = Rejection::new(RejectionCode::GradeTooLarge, TOO_LARGE);
+            envelope.body.verdict = Verdict::Reject(rejection);
+            return true;
+        }
+        let size = self.cut_down.entry(envelope.body.raw.position).or_insert(LetterSize::Whole);
+        let Some(smaller) = size.smaller() else { return false };
+        tracing::warn!(partition, offset, size = ?smaller, "dead letter does not fit and is cut down");
+        *size = smaller;
+        true
+    }
+}
+
+/// Calls again what can be called again.
+fn retry(deadline: Instant, alive: &dyn Fn(), mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+    loop {
+        alive();
+        match call() {
+            Err(error) if is_retriable(&error) && Instant::now() < deadline => {
+                tracing::debug!(%error, "transaction call is repeated");
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable(),
+        // Not everything is sent yet.
+        KafkaError::Flush(_) => true,
+        _ => false,
+    }
+}
+
+/// A static member keeps its name over a restart, which fences what is left of the process before. Any
+/// other process gets a name that nobody had: two of one name would fence each other.
+fn transactional_id(settings: &KafkaSettings) -> String {
+    let own = settings.consumer_property("group.instance.id").map_or_else(
+        || format!("{:016x}", RandomState::new().hash_one("a name that nobody had")),
+        str::to_owned,
+    );
+    format!("{}-{own}", settings.group_id)
+}
+
+/// Remembers what the broker refused.
+#[derive(Debug, Default)]
+struct TransactionContext {
+    errors: ErrorLog,
+    /// Index in the transaction, and why.
+    refused: Mutex<Vec<(usize, RDKafkaErrorCode)>>,
+}
+
+impl TransactionContext {
+    fn refused(&self) -> MutexGuard<'_, Vec<(usize, RDKafkaErrorCode)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for TransactionContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.errors.warn(&error, reason);
+    }
+}
+
+impl ProducerContext for TransactionContext {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, index: usize) {
+        if let Err((KafkaError::MessageProduction(code), _)) = delivered {
+            self.refused().push((index, *code));
+        }
+    }
+}

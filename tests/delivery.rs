@@ -39,24 +39,9 @@ fn await_published(address: SocketAddr, events: f64) {
     });
 }
 
-/// Ends a service as an orchestrator does and checks its last word: nothing received is unaccounted for.
+/// Ends a service and checks that nothing received is unaccounted for.
 fn stop_in_peace(service: &mut Memebg) {
-    service.signal("TERM");
-    let status = service.end(DRAIN_TIMEOUT + Duration::from_secs(5));
-    assert_eq!(status.code(), Some(0), "{}", service.log());
-    assert_eq!(balance(service), 0);
-}
-
-/// Checks that the last log line accounts for every frame received; returns how many were still in flight.
-fn balance(service: &Memebg) -> u64 {
-    let log = service.log();
-    let last: serde_json::Value = serde_json::from_str(log.lines().last().expect("a log")).expect("JSON");
-    assert_eq!(last["message"], "stopped", "{log}");
-    let count = |field: &str| last[field].as_u64().expect("a count");
-    let settled: u64 =
-        ["graded", "abstained", "skipped", "duplicate", "dead_lettered"].into_iter().map(count).sum();
-    assert_eq!(count("received"), settled + count("in_flight"), "{log}");
-    count("in_flight")
+    service.stop_in_peace(DRAIN_TIMEOUT + Duration::from_secs(5));
 }
 
 #[tokio::test]
@@ -92,6 +77,15 @@ async fn sigterm_in_the_middle_drains_and_the_next_process_goes_on_without_a_rep
 }
 
 #[tokio::test]
+async fn sigterm_while_the_models_warm_up_is_an_orderly_end() {
+    let stream = Stream::create(Kafka::shared(), "early-sigterm", 1).await;
+    let mut service = serve(&stream, &[]);
+    service.logged("onnx runtime loaded", PATIENCE);
+    stop_in_peace(&mut service);
+    assert!(!service.log().contains("ERROR"), "{}", service.log());
+}
+
+#[tokio::test]
 async fn a_drain_that_cannot_finish_ends_in_time_and_loses_nothing() {
     let stream = Stream::create(Kafka::shared(), "short-drain", 2).await;
     stream.send(day_5_frames(10, 0..8));
@@ -102,7 +96,7 @@ async fn a_drain_that_cannot_finish_ends_in_time_and_loses_nothing() {
     service.signal("TERM");
     let status = service.end(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0), "{}", service.log());
-    let unfinished = balance(&service);
+    let unfinished = service.balance();
     assert!(unfinished > 0, "the drain was to be too short");
 
     let mut service = serve(&stream, &[]);
@@ -156,7 +150,7 @@ async fn a_broker_that_restarts_is_survived_and_nothing_is_lost() {
 #[tokio::test]
 async fn a_stream_of_which_nothing_is_wanted_is_committed_while_it_runs() {
     let stream = Stream::create(Kafka::shared(), "skipped", 3).await;
-    stream.send(skipped_frames(20, 50));
+    stream.send(skipped_frames(20, 0..50));
     let mut service = serve(&stream, &[]);
     stream.await_committed(PATIENCE);
     assert_eq!(metric(service.address(PATIENCE), "memebg_frames_skipped_total"), Some(4_000.0));

@@ -1,6 +1,8 @@
 //! The built program as a child process: configured by its environment alone, watched through its log and its probes,
 //! stopped by signals, never left behind.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -114,6 +116,26 @@ impl Memebg {
         // The shell's own `kill`: the program of that name is not on every machine.
         let sent = Command::new("sh").arg("-c").arg(format!("kill -s {name} {}", self.child.id())).status();
         assert!(sent.expect("a shell can be run").success(), "no process to send {name} to:\n{}", self.log());
+    }
+
+    /// Ends a service as an orchestrator does and checks its last word: nothing received is unaccounted for.
+    pub fn stop_in_peace(&mut self, within: Duration) {
+        self.signal("TERM");
+        let status = self.end(within);
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        assert_eq!(self.balance(), 0);
+    }
+
+    /// Checks that the last log line accounts for every frame received; returns how many were still in flight.
+    pub fn balance(&self) -> u64 {
+        let log = self.log();
+        let last: Value = serde_json::from_str(log.lines().last().expect("a log")).expect("JSON");
+        assert_eq!(last["message"], "stopped", "{log}");
+        let count = |field: &str| last[field].as_u64().expect("a count");
+        let settled: u64 =
+            ["graded", "abstained", "skipped", "duplicate", "dead_lettered"].into_iter().map(count).sum();
+        assert_eq!(count("received"), settled + count("in_flight"), "{log}");
+        count("in_flight")
     }
 
     /// Waits for its end, and for the last word of its log.

@@ -15,6 +15,8 @@ use memebg::incubator::{Embryo, Renderer};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{BorrowedMessage, Headers},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde_json::{Value, json};
@@ -25,6 +27,8 @@ use crate::common::kafka::Kafka;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The smallest that the quality gate lets through.
 const SIDE_PX: u32 = 224;
+/// Embryo ids of messages that are JSON and cannot be graded begin with this.
+const POISON: &str = "X-";
 /// Different photographs; the frames share them.
 const PHOTOGRAPHS: u64 = 8;
 
@@ -33,6 +37,30 @@ pub struct Stream<'a> {
     pub kafka: &'a Kafka,
     pub name: String,
     pub partitions: usize,
+}
+
+/// Partition and offset.
+type Place = (i32, i64);
+
+/// A message as it was read.
+struct Record {
+    place: Place,
+    value: Vec<u8>,
+    headers: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// The frame event, unless the message is one that cannot be graded.
+    fn sound_event(&self) -> Option<Value> {
+        let event: Value = serde_json::from_slice(&self.value).ok()?;
+        (!text(&event["embryo_id"]).starts_with(POISON)).then_some(event)
+    }
+
+    /// Where the original of a dead letter lies.
+    fn original_place(&self) -> Place {
+        let header = |name: &str| self.headers.get(&format!("__connect.errors.{name}")).expect("a header");
+        (header("partition").parse().expect("a number"), header("offset").parse().expect("a number"))
+    }
 }
 
 /// Embryo, run, focal plane.
@@ -47,6 +75,10 @@ pub struct Tally {
     pub unwanted: usize,
     /// Grade events beyond the first of a frame.
     pub repeated: usize,
+    /// Messages that cannot be graded.
+    pub dead_lettered: usize,
+    /// Dead letters beyond the first of a message.
+    pub repeated_letters: usize,
 }
 
 impl<'a> Stream<'a> {
@@ -125,18 +157,25 @@ impl<'a> Stream<'a> {
     }
 
     /// Reads all topics and checks what must hold however often the service was stopped: every wanted frame has a
-    /// grade event and no other frame has one; a frame has one grade id, a grade id one content; no dead letters.
+    /// grade event and no other frame has one; a frame has one grade id, a grade id one content; what cannot be graded
+    /// has a dead letter, and nothing else has one.
     pub fn check(&self) -> Tally {
         let mut wanted: BTreeMap<FrameKey, bool> = BTreeMap::new();
-        let frames = self.read(&self.frames());
-        for frame in &frames {
-            *wanted.entry(frame_key(frame, "focal_plane_index")).or_default() |= is_wanted(frame);
+        let mut poison = BTreeSet::new();
+        for frame in self.read(&self.frames()) {
+            match frame.sound_event() {
+                Some(event) => {
+                    *wanted.entry(frame_key(&event, "focal_plane_index")).or_default() |= is_wanted(&event)
+                }
+                None => drop(poison.insert(frame.place)),
+            }
         }
         let mut contents: BTreeMap<String, Value> = BTreeMap::new();
         let mut ids: BTreeMap<FrameKey, BTreeSet<String>> = BTreeMap::new();
         let events = self.read(&self.grades());
         let total = events.len();
-        for mut event in events {
+        for event in &events {
+            let mut event: Value = serde_json::from_slice(&event.value).expect("JSON");
             event.as_object_mut().expect("a grade event").remove("timings").expect("timings");
             let id = event["id"].as_str().expect("a grade id").to_owned();
             let key =
@@ -150,8 +189,41 @@ impl<'a> Stream<'a> {
         assert!(lost.is_empty(), "{} wanted frames without a grade event: {lost:?}", lost.len());
         let ambiguous: Vec<_> = ids.iter().filter(|(_, ids)| ids.len() != 1).collect();
         assert!(ambiguous.is_empty(), "frames with several grade ids: {ambiguous:?}");
-        assert_eq!(self.read(&self.dead_letters()), [Value::Null; 0], "dead letters");
-        Tally { wanted: ids.len(), unwanted: wanted.len() - ids.len(), repeated: total - ids.len() }
+        let letters: Vec<Place> =
+            self.read(&self.dead_letters()).iter().map(Record::original_place).collect();
+        let dead: BTreeSet<Place> = letters.iter().copied().collect();
+        assert_eq!(dead, poison, "what was dead-lettered, and what cannot be graded");
+        Tally {
+            wanted: ids.len(),
+            unwanted: wanted.len() - ids.len(),
+            repeated: total - ids.len(),
+            dead_lettered: dead.len(),
+            repeated_letters: letters.len() - dead.len(),
+        }
+    }
+
+    /// Opens a transaction that commits the end of every partition for the group.
+    pub fn commit_within_a_transaction(&self) -> BaseProducer {
+        let mut client = self.kafka.client();
+        let producer: BaseProducer =
+            client.set("transactional.id", &self.name).create().expect("a transactional producer");
+        let consumer = self.consumer();
+        let mut offsets = TopicPartitionList::new();
+        for (partition, end) in self.ends(&consumer, &self.frames()) {
+            offsets.add_partition_offset(&self.frames(), partition, Offset::Offset(end)).expect("an offset");
+        }
+        producer.init_transactions(PATIENCE).expect("initialised");
+        producer.begin_transaction().expect("begun");
+        let group = consumer.group_metadata().expect("a group");
+        producer.send_offsets_to_transaction(&offsets, &group, PATIENCE).expect("sent");
+        producer
+    }
+
+    /// How much is published, counted in offsets: grade events, dead letters and ends of transactions.
+    pub fn published(&self) -> i64 {
+        let consumer = self.consumer();
+        let topics = [self.grades(), self.dead_letters()];
+        topics.iter().flat_map(|topic| self.ends(&consumer, topic).into_values()).sum()
     }
 
     fn consumer(&self) -> BaseConsumer {
@@ -182,21 +254,43 @@ impl<'a> Stream<'a> {
         list
     }
 
-    /// Every value of a topic, as JSON, up to its end of now.
-    fn read(&self, topic: &str) -> Vec<Value> {
+    /// Every committed message of a topic, once no transaction is open any more.
+    fn read(&self, topic: &str) -> Vec<Record> {
         let deadline = Instant::now() + PATIENCE;
-        let consumer = self.consumer();
-        let left: i64 = self.ends(&consumer, topic).values().sum();
+        let consumer = self.reader("read_committed");
+        let all = self.ends(&self.reader("read_uncommitted"), topic);
+        while self.ends(&consumer, topic) != all {
+            assert!(Instant::now() < deadline, "a transaction on {topic} stays open");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         consumer.assign(&self.list(topic, Offset::Beginning)).expect("an assignment");
-        let mut values = Vec::new();
-        while (values.len() as i64) < left {
-            assert!(Instant::now() < deadline, "{} of {left} messages of {topic} came", values.len());
-            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
-                let value = message.payload().expect("a value");
-                values.push(serde_json::from_slice(value).expect("JSON"));
+        let (mut records, mut read) = (Vec::new(), BTreeSet::new());
+        while read.len() < self.partitions {
+            assert!(Instant::now() < deadline, "the end of {topic} did not come: {} messages", records.len());
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => records.push(record(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(read.insert(partition)),
+                _ => {}
             }
         }
-        values
+        records
+    }
+
+    fn reader(&self, isolation: &str) -> BaseConsumer {
+        let mut client = self.kafka.client();
+        client.set("group.id", &self.name).set("enable.auto.commit", "false");
+        client.set("enable.partition.eof", "true").set("isolation.level", isolation);
+        client.create().expect("a consumer")
+    }
+}
+
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    Record {
+        place: (message.partition(), message.offset()),
+        value: message.payload().unwrap_or_default().to_vec(),
+        headers: headers.map(|it| (it.key.to_owned(), it.value.map(text).unwrap_or_default())).collect(),
     }
 }
 
@@ -218,13 +312,32 @@ pub fn day_5_frames(embryos: u64, runs: std::ops::Range<u64>) -> Vec<(String, Ve
 }
 
 /// Frames of which none is wanted: too early, too late, or of another focal plane.
-pub fn skipped_frames(embryos: u64, runs: u64) -> Vec<(String, Vec<u8>)> {
-    let each = (0..runs).flat_map(|run| (0..embryos).map(move |embryo| (run, embryo)));
+pub fn skipped_frames(embryos: u64, runs: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
+    let each = runs.flat_map(|run| (0..embryos).map(move |embryo| (run, embryo)));
     each.flat_map(|(run, embryo)| {
         [(30.0, 1), (109.99, 1), (116.0, 0), (120.0, 1)]
             .map(|(hpi, plane)| frame(embryo, run * 10 + hpi as u64 * 1_000, hpi, plane, b"never looked at"))
     })
     .collect()
+}
+
+/// What comes in and cannot be graded, in every stage: one message per number.
+pub fn poison_frames(numbers: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
+    let spoilt = |index: u64, spoil: &dyn Fn(&mut Value)| {
+        let (_, event) = frame(index, 1, 112.0, 1, b"not a picture");
+        let mut event: Value = serde_json::from_slice(&event).expect("JSON");
+        let embryo_id = format!("{POISON}{index:04}");
+        event["embryo_id"] = json!(embryo_id);
+        spoil(&mut event);
+        (embryo_id, event.to_string().into_bytes())
+    };
+    let each = numbers.map(|index| match index % 4 {
+        0 => (format!("{POISON}{index:04}"), format!("{{ no JSON {index}").into_bytes()),
+        1 => spoilt(index, &|event| event["insemination_time"] = json!("2100-01-01T00:00:00Z")),
+        2 => spoilt(index, &|event| event["image"]["sha256"] = json!("0".repeat(64))),
+        _ => spoilt(index, &|_| {}),
+    });
+    each.collect()
 }
 
 fn frame(embryo: u64, run: u64, hpi: f64, plane: u32, photograph: &[u8]) -> (String, Vec<u8>) {

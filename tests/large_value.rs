@@ -21,8 +21,11 @@ use serde_json::json;
 const LARGE_BYTES: usize = 20_000_000;
 const ALLOWED: [(&str, &str); 1] = [("max.message.bytes", "33554432")];
 
+const DELIVERIES: [&str; 2] = ["at_least_once", "exactly_once"];
+
 /// A service whose topics begin with `name`, with these settings of the dead-letter topic.
-fn service(name: &str, dead_letters: &[(&str, &str)]) -> TestService {
+fn service(name: &str, dead_letters: &[(&str, &str)], delivery: &str) -> TestService {
+    let name = format!("{name}.{delivery}");
     let kafka = Kafka::shared();
     let [frames, grades, letters] = ["frames", "grades", "dlq"].map(|topic| format!("{name}.{topic}"));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -37,6 +40,7 @@ fn service(name: &str, dead_letters: &[(&str, &str)]) -> TestService {
         &format!("kafka.frames_topic={frames}"),
         &format!("kafka.grades_topic={grades}"),
         &format!("kafka.dead_letters_topic={letters}"),
+        &format!("kafka.delivery={delivery}"),
         "kafka.max_send_bytes=33554432",
     ]);
     TestService::connect(config, None)
@@ -69,23 +73,27 @@ fn dead_letter_of_20_mb(service: &TestService, value: &[u8]) -> RawMessage {
 
 #[test]
 fn a_value_of_20_mb_is_dead_lettered_whole_where_the_topic_allows_it() {
-    let (service, value) = (service("whole", &ALLOWED), noise());
-    let letter = dead_letter_of_20_mb(&service, &value);
-    assert!(letter.value.as_deref() == Some(&value[..]), "the 20 MB came back changed");
-    assert_eq!(header(&letter, "memebg.value.omitted_bytes"), None);
+    for delivery in DELIVERIES {
+        let (service, value) = (service("whole", &ALLOWED, delivery), noise());
+        let letter = dead_letter_of_20_mb(&service, &value);
+        assert!(letter.value.as_deref() == Some(&value[..]), "the 20 MB came back changed");
+        assert_eq!(header(&letter, "memebg.value.omitted_bytes"), None);
+    }
 }
 
 #[test]
 fn a_value_of_20_mb_is_left_where_it_lies_where_the_broker_refuses_it() {
-    let service = service("refused", &[]);
-    let letter = dead_letter_of_20_mb(&service, &noise());
-    assert_eq!(letter.value, None);
-    assert_eq!(header(&letter, "memebg.value.omitted_bytes"), Some("20000000"));
+    for delivery in DELIVERIES {
+        let service = service("refused", &[], delivery);
+        let letter = dead_letter_of_20_mb(&service, &noise());
+        assert_eq!(letter.value, None);
+        assert_eq!(header(&letter, "memebg.value.omitted_bytes"), Some("20000000"));
+    }
 }
 
 #[test]
 fn a_photograph_of_5_megapixels_is_graded_inline() {
-    let service = service("five-megapixels", &ALLOWED);
+    let service = service("five-megapixels", &ALLOWED, "at_least_once");
     let photograph =
         image::imageops::resize(&*frames::PHOTOGRAPH, 2_240, 2_240, image::imageops::FilterType::Triangle);
     let bmp = encoded(&photograph);

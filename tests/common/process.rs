@@ -111,6 +111,13 @@ impl Memebg {
         address.parse().expect("address:port")
     }
 
+    /// Memory in use, bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a memory line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
+    }
+
     /// Sends `TERM` or another signal, by the name that `kill` knows.
     pub fn signal(&self, name: &str) {
         // The shell's own `kill`: the program of that name is not on every machine.

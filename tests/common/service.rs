@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use memebg::config::{Config, Layers};
 use memebg::domain::{GradeEvent, GraderIdentity};
+use memebg::kafka::Delivery;
 use memebg::kafka::embedded::EmbeddedBroker;
 use memebg::kafka::source::SourceEnd;
 use memebg::pipeline::message::{Position, RawMessage};
@@ -267,7 +268,12 @@ impl TestService {
 
         let ends = [&self.config.kafka.grades_topic, &self.config.kafka.dead_letters_topic]
             .map(|topic| usize::try_from(self.log_end(&group, topic, 0)).expect("not negative"));
-        let read = |messages: &[RawMessage]| (messages.len() >= ends.iter().sum()).then(|| messages.to_vec());
+        let all: usize = match self.config.kafka.delivery {
+            Delivery::AtLeastOnce => ends.iter().sum(),
+            // The ends of transactions take offsets too.
+            Delivery::ExactlyOnce => usize::try_from(graded + abstained + dead_lettered).expect("few"),
+        };
+        let read = |messages: &[RawMessage]| (messages.len() >= all).then(|| messages.to_vec());
         let published = self.published.wait_for(PATIENCE, read).expect("the logs can be read to their ends");
         let (grades, dead_letters): (Vec<_>, Vec<_>) =
             published.iter().partition(|message| *message.topic == *self.config.kafka.grades_topic);

@@ -15,7 +15,7 @@ use memebg::incubator::{Embryo, Renderer};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
     producer::{BaseProducer, BaseRecord, Producer},
 };
@@ -126,8 +126,12 @@ impl<'a> Stream<'a> {
         let producer: BaseProducer = client.create().expect("a producer");
         let topic = self.frames();
         for (embryo, event) in frames {
-            let record = BaseRecord::to(&topic).key(&embryo).payload(&event);
-            producer.send(record).map_err(|(error, _)| error).expect("room for a frame");
+            let mut record = BaseRecord::to(&topic).key(&embryo).payload(&event);
+            while let Err((error, back)) = producer.send(record) {
+                assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
+                producer.poll(Duration::from_millis(10));
+                record = back;
+            }
             producer.poll(Duration::ZERO);
         }
         producer.flush(PATIENCE).expect("the frames are confirmed");
@@ -217,6 +221,18 @@ impl<'a> Stream<'a> {
         let group = consumer.group_metadata().expect("a group");
         producer.send_offsets_to_transaction(&offsets, &group, PATIENCE).expect("sent");
         producer
+    }
+
+    /// Every grade event, by the frame that it is about.
+    pub fn grade_events(&self) -> BTreeMap<FrameKey, usize> {
+        let mut events = BTreeMap::new();
+        for event in self.read(&self.grades()) {
+            let event: Value = serde_json::from_slice(&event.value).expect("JSON");
+            let id =
+                (text(&event["embryo_id"]), number(&event["run"]), number(&event["focal_plane"]["index"]));
+            *events.entry(id).or_default() += 1;
+        }
+        events
     }
 
     /// How much is published, counted in offsets: grade events, dead letters and ends of transactions.
@@ -311,6 +327,26 @@ pub fn day_5_frames(embryos: u64, runs: std::ops::Range<u64>) -> Vec<(String, Ve
     .collect()
 }
 
+/// What a room of `embryos` sends in a day, at 11 focal planes every five minutes. One in 80 embryos is at the end of
+/// its day 5. The images of the others are never looked at, and small.
+pub fn a_day(embryos: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
+    const PLANES: u32 = 11;
+    const CAPTURES: u64 = 24 * 12;
+    let photograph =
+        Renderer::jpeg(&Renderer::new(SIDE_PX).render(&Embryo::new(1), 116.0, 0.0)).expect("a JPEG");
+    let each = (0..CAPTURES).flat_map(move |capture| (0..embryos).map(move |embryo| (capture, embryo)));
+    each.flat_map(move |(capture, embryo)| {
+        let at_start = if embryo % 80 == 0 { 108.0 } else { (embryo % 4) as f64 * 24.0 };
+        let hpi = at_start + capture as f64 / 12.0;
+        let photograph = photograph.clone();
+        (0..PLANES).map(move |plane| {
+            let wanted = (110.0..120.0).contains(&hpi) && plane == PLANES / 2;
+            let image: &[u8] = if wanted { &photograph } else { b"never looked at" };
+            frame_of(embryo, capture, hpi, (plane, PLANES), image)
+        })
+    })
+}
+
 /// Frames of which none is wanted: too early, too late, or of another focal plane.
 pub fn skipped_frames(embryos: u64, runs: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
     let each = runs.flat_map(|run| (0..embryos).map(move |embryo| (run, embryo)));
@@ -341,12 +377,22 @@ pub fn poison_frames(numbers: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
 }
 
 fn frame(embryo: u64, run: u64, hpi: f64, plane: u32, photograph: &[u8]) -> (String, Vec<u8>) {
+    frame_of(embryo, run, hpi, (plane, 3), photograph)
+}
+
+fn frame_of(
+    embryo: u64,
+    run: u64,
+    hpi: f64,
+    (plane, planes): (u32, u32),
+    photograph: &[u8],
+) -> (String, Vec<u8>) {
     let embryo_id = format!("E-{embryo:04}");
     let insemination = DateTime::<Utc>::from_timestamp(1_700_000_000, 0).expect("a time");
     let event = json!({
         "site_id": "north", "instrument": {"vendor": "v", "model": "m", "serial": "1"}, "slide_id": "S-1",
         "well": 1, "embryo_id": embryo_id, "run": run, "focal_plane_index": plane,
-        "focal_offset_um": 15.0 * (f64::from(plane) - 1.0), "focal_plane_count": 3,
+        "focal_offset_um": 15.0 * (f64::from(plane) - f64::from(planes / 2)), "focal_plane_count": planes,
         "captured_at": insemination + TimeDelta::milliseconds((hpi * 3_600_000.0) as i64),
         "insemination_time": insemination, "insemination_method": "IVF", "time_zero_source": "incubator",
         "image": {

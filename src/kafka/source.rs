@@ -166,15 +166,20 @@ fn drain(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts) -> SourceE
 }
 
 fn receive(intake: &Intake, message: &BorrowedMessage<'_>) {
+    intake.receive(&view(message));
+}
+
+/// What the message holds, still borrowed from the consumer.
+pub(super) fn view<'a>(message: &'a BorrowedMessage<'_>) -> MessageView<'a> {
     let headers = message.headers().map(|headers| headers.iter().map(|it| (it.key, it.value)).collect());
-    intake.receive(&MessageView {
+    MessageView {
         topic: message.topic(),
         position: Position { partition: message.partition(), offset: message.offset() },
         key: message.key(),
         value: message.payload(),
         headers: headers.unwrap_or_default(),
         timestamp_ms: message.timestamp().to_millis(),
-    });
+    }
 }
 
 fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {

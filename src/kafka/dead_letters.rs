@@ -7,6 +7,7 @@
 //! A marker always lies behind its letter and outlives it under retention by time or size.
 
 mod letter;
+mod mailer;
 mod reader;
 mod replay;
 

@@ -164,6 +164,8 @@ impl Reader {
             start.add_partition_offset(&self.topic, *partition, Offset::Offset(extent[partition].start))?;
         }
         self.consumer.assign(&start).map_err(unreadable)?;
+        // A partition that was paused by an earlier scan comes back paused.
+        self.consumer.resume(&start).map_err(unreadable)?;
         let mut heard = Instant::now();
         let mut last_error = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
         while !left.is_empty() {

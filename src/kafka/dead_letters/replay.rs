@@ -1,21 +1,14 @@
 //! Sends refused frames back to the frames topic, each at most once.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use tokio_util::sync::CancellationToken;
 
-use super::{DeadLetters, Extent, Filter, Letter, REPLAYED_FROM, Record, Stopped};
-use crate::kafka::sink::with_original_headers;
-use crate::kafka::{Error, KafkaSettings, LogContext, with_headers};
+use super::mailer::{Failure, Mailer};
+use super::{DeadLetters, Extent, Filter, Letter, Record, Stopped};
+use crate::kafka::KafkaSettings;
 use crate::pipeline::message::{Position, RawMessage};
 
-/// How long a transaction, and whatever it waits for, may take.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most letters in one transaction; in bytes it is `kafka.max_send_bytes`.
 const MAX_BATCH_LETTERS: usize = 500;
 
@@ -229,119 +222,6 @@ impl<R: FnMut(Position, &Fate)> Replay<'_, R> {
     }
 }
 
-/// Why a transaction did not happen.
-enum Failure {
-    /// The broker will never take one of these frames.
-    Refused(String),
-    /// Nothing more can be sent.
-    Lost(Error),
-}
-
-/// The transactional producer. There is at most one for a dead-letter topic: a second one makes the broker
-/// refuse the first.
-struct Mailer {
-    producer: BaseProducer<LogContext>,
-    frames_topic: String,
-    dead_letters_topic: String,
-}
-
-impl Mailer {
-    fn open(settings: &KafkaSettings) -> Result<Self, Error> {
-        let timeout_ms = u64::try_from(TRANSACTION_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let mut client = settings.producer()?;
-        client
-            .set("transactional.id", format!("{}.replay", settings.dead_letters_topic))
-            .set("transaction.timeout.ms", timeout_ms.to_string())
-            .set("message.timeout.ms", settings.delivery_timeout_ms.min(timeout_ms).to_string());
-        let producer: BaseProducer<LogContext> =
-            BaseProducer::from_config_and_context(&client, LogContext::default())
-                .map_err(|error| Error::create("replay", error))?;
-        producer
-            .init_transactions(TRANSACTION_TIMEOUT)
-            .map_err(|source| Error::Client { what: "does not allow transactions", source })?;
-        Ok(Self {
-            producer,
-            frames_topic: settings.frames_topic.clone(),
-            dead_letters_topic: settings.dead_letters_topic.clone(),
-        })
-    }
-
-    /// Sends all frames with their markers, or none of them. Returns when the broker has confirmed.
-    fn send(&self, frames: &[(Position, RawMessage)]) -> Result<(), Failure> {
-        let lost = |source| Failure::Lost(Error::Client { what: "did not confirm a replay", source });
-        self.producer.begin_transaction().map_err(lost)?;
-        let error = match frames.iter().try_for_each(|(of, frame)| self.enqueue(*of, frame)) {
-            Ok(()) => match self.commit() {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        // If this fails the broker does it, before the next replay or after the time-out.
-        let aborted = self.producer.abort_transaction(TRANSACTION_TIMEOUT).is_ok();
-        match refusal(&error).filter(|_| aborted) {
-            Some(code) => Err(Failure::Refused(format!("the broker refuses the frame: {code}"))),
-            None => Err(lost(error)),
-        }
-    }
-
-    fn enqueue(&self, of: Position, frame: &RawMessage) -> Result<(), KafkaError> {
-        let from = format!("{}/{}/{}", self.dead_letters_topic, of.partition, of.offset);
-        let replayed = [(REPLAYED_FROM, from.as_str())];
-        let mut again = BaseRecord::<[u8], [u8]>::to(&self.frames_topic);
-        (again.key, again.payload) = (frame.key.as_deref(), frame.value.as_deref());
-        again.timestamp = frame.timestamp_ms;
-        self.put(again.headers(with_headers(with_original_headers(frame, OwnedHeaders::new()), &replayed)))?;
-        let mut marker = BaseRecord::<[u8], [u8]>::to(&self.dead_letters_topic).partition(of.partition);
-        marker.key = frame.key.as_deref();
-        self.put(marker.headers(with_headers(OwnedHeaders::new(), &replayed)))
-    }
-
-    /// Waits for room where there is none.
-    fn put(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), KafkaError> {
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    self.producer.poll(Duration::from_millis(10));
-                }
-                Err((error, _)) => return Err(error),
-            }
-        }
-    }
-
-    fn commit(&self) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
-        loop {
-            match self.producer.commit_transaction(TRANSACTION_TIMEOUT) {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {}
-                done => return done,
-            }
-        }
-    }
-}
-
-/// What the broker has against the frame itself. Anything else is about the connection.
-fn refusal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
-    use RDKafkaErrorCode::{
-        InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp, MessageSizeTooLarge,
-    };
-    let code = match error {
-        KafkaError::Transaction(error) => error.code(),
-        other => other.rdkafka_error_code()?,
-    };
-    let refusals = [InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp, MessageSizeTooLarge];
-    refusals.contains(&code).then_some(code)
-}
-
-impl ProducerContext for LogContext {
-    type DeliveryOpaque = ();
-
-    /// The end of the transaction says whether every record was delivered.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,12 +232,5 @@ mod tests {
         let wanted = BTreeSet::from([at(0, 7), at(0, 90), at(3, 5)]);
         let pending = Pending { wanted, ..Pending::default() };
         assert_eq!(pending.extent(), Extent::from([(0, 7..91), (3, 5..6)]));
-    }
-
-    #[test]
-    fn only_what_is_wrong_with_the_frame_itself_is_a_refusal() {
-        let code = RDKafkaErrorCode::MessageSizeTooLarge;
-        assert_eq!(refusal(&KafkaError::MessageProduction(code)), Some(code));
-        assert_eq!(refusal(&KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut)), None);
     }
 }

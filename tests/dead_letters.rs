@@ -1,0 +1,488 @@
+//! `memebg dlq` of the built program against a real Kafka: what it lists, what it does not show, and that a replay
+//! sends each frame once, unchanged.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::string_slice,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod common;
+#[path = "common/process.rs"]
+#[allow(dead_code, reason = "its own part is used")]
+mod process;
+#[path = "common/stream.rs"]
+mod stream;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::kafka::Kafka;
+use process::{Memebg, wait_for};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::{Value, json};
+use stream::{Stream, day_5_frames};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+/// When the frames behind the letters were sent, one second after the other. Not longer ago than the broker's
+/// retention, which goes by this time.
+static SENT_AT_MS: LazyLock<i64> = LazyLock::new(|| (Utc::now() - TimeDelta::days(2)).timestamp_millis());
+const REPLAYED_FROM: &str = "memebg.replayed.from";
+
+/// How a run of the program ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ended {
+    /// Its output, which must be that of a success.
+    fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.out, self.err);
+        self.out
+    }
+
+    /// Its output, which must be that of a failure with this code.
+    fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
+        self.out + &self.err
+    }
+}
+
+fn command(stream: &Stream<'_>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_memebg"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MEMEBG__")) {
+        command.env_remove(name);
+    }
+    for (option, value) in stream.options() {
+        command.env(format!("MEMEBG__{}", option.replace('.', "__").to_uppercase()), value);
+    }
+    command.arg("dlq").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn dlq(stream: &Stream<'_>, arguments: &[&str]) -> Ended {
+    let output = command(stream, arguments).output().expect("memebg can be started");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// The letters and the counts of `ls --json`.
+fn ls(stream: &Stream<'_>, arguments: &[&str]) -> (Vec<Value>, BTreeMap<String, u64>) {
+    let out = dlq(stream, &[&["ls", "--json"], arguments].concat()).ok();
+    let mut lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let summary = lines.pop().expect("a summary");
+    let counts = summary["summary"]["counts"].as_array().expect("counts").iter();
+    let counts =
+        counts.map(|it| (it["code"].as_str().unwrap_or("-").to_owned(), it["letters"].as_u64().unwrap()));
+    (lines, counts.collect())
+}
+
+/// A record to put somewhere by hand, and what is read back.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Raw {
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, Vec<u8>)>,
+    timestamp_ms: Option<i64>,
+}
+
+impl Raw {
+    fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(header, _)| header == name)?;
+        std::str::from_utf8(&found.1).ok()
+    }
+}
+
+fn producer(stream: &Stream<'_>, more: &[(&str, &str)]) -> BaseProducer {
+    let mut client = stream.kafka.client();
+    client.set("enable.idempotence", "true").set("message.max.bytes", "33554432");
+    client.set("partitioner", "murmur2_random").set("queue.buffering.max.kbytes", "65536");
+    for (property, value) in more {
+        client.set(*property, *value);
+    }
+    client.create().expect("a producer")
+}
+
+/// Sends `record`; partition -1 is where its key leads.
+fn enqueue(producer: &BaseProducer, topic: &str, record: &Raw) {
+    let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value) })
+    });
+    let mut sent = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
+    (sent.key, sent.payload, sent.timestamp) =
+        (record.key.as_deref(), record.value.as_deref(), record.timestamp_ms);
+    sent.partition = Some(record.partition).filter(|partition| *partition >= 0);
+    while let Err((error, back)) = producer.send(sent) {
+        assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
+        producer.poll(Duration::from_millis(50));
+        sent = back;
+    }
+    producer.poll(Duration::ZERO);
+}
+
+fn put(stream: &Stream<'_>, topic: &str, records: &[Raw]) {
+    let producer = producer(stream, &[]);
+    records.iter().for_each(|record| enqueue(&producer, topic, record));
+    producer.flush(PATIENCE).expect("confirmed");
+}
+
+/// Everything that is committed in a topic, in the order of each partition.
+fn read(stream: &Stream<'_>, topic: &str) -> Vec<Raw> {
+    let mut client = stream.kafka.client();
+    client.set("group.id", "tests-read-back").set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = client.create().expect("a consumer");
+    let mut all = TopicPartitionList::new();
+    let partitions = i32::try_from(stream.partitions).expect("few");
+    (0..partitions).for_each(|it| all.add_partition_offset(topic, it, Offset::Beginning).expect("an offset"));
+    consumer.assign(&all).expect("assigned");
+    let (mut found, mut left, deadline) = (Vec::new(), partitions, Instant::now() + PATIENCE);
+    while left > 0 {
+        assert!(Instant::now() < deadline, "{topic} could not be read to its end");
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                let headers = message.headers().into_iter().flat_map(Headers::iter);
+                found.push(Raw {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(Into::into),
+                    value: message.payload().map(Into::into),
+                    headers: headers.map(|it| (it.key.into(), it.value.unwrap_or_default().into())).collect(),
+                    timestamp_ms: message.timestamp().to_millis(),
+                });
+            }
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => left -= 1,
+            _ => {}
+        }
+    }
+    found.sort_by_key(|it| (it.partition, it.offset));
+    found
+}
+
+/// A letter as the service writes them, number `n` of partition 0.
+fn letter(topic: &str, n: i64, stage: &str, code: &str, value: impl Into<Vec<u8>>) -> Raw {
+    let headers = [
+        ("__connect.errors.topic", topic),
+        ("__connect.errors.partition", "0"),
+        ("__connect.errors.offset", &n.to_string()),
+        ("__connect.errors.stage", stage),
+        ("__connect.errors.exception.class.name", "memebg::domain::Rejection"),
+        ("__connect.errors.exception.message", "by hand"),
+        ("memebg.error.code", code),
+        ("x-lab", "\u{1b}[2J"),
+    ];
+    Raw {
+        key: Some(format!("E-{n}").into()),
+        value: Some(value.into()),
+        headers: headers.map(|(name, value)| (name.to_owned(), value.into())).into(),
+        timestamp_ms: Some(*SENT_AT_MS + n * 1_000),
+        ..Raw::default()
+    }
+}
+
+fn event(site: &str) -> String {
+    json!({ "image": { "data": "AAAA" }, "site_id": site, "patient_name": "Ada Invented" }).to_string()
+}
+
+fn serve(stream: &Stream<'_>, more: &[(&str, &str)]) -> Memebg {
+    let usual = stream.options();
+    let mut options: Vec<(&str, &str)> =
+        usual.iter().map(|(option, value)| (*option, value.as_str())).collect();
+    options.extend(more);
+    Memebg::start(&["serve"], &options)
+}
+
+/// Serves until everything in the frames topic is settled.
+fn serve_to_the_end(stream: &Stream<'_>, more: &[(&str, &str)]) {
+    let ends: BTreeMap<i32, i64> =
+        read(stream, &stream.frames()).iter().map(|frame| (frame.partition, frame.offset + 1)).collect();
+    let mut service = serve(stream, more);
+    let mut client = stream.kafka.client();
+    client.set("group.id", &stream.name);
+    let group: BaseConsumer = client.create().expect("a consumer");
+    // Not to the end of the log: behind the last frame lies the end of its transaction, which nobody commits.
+    wait_for("everything is committed", PATIENCE, || {
+        let mut asked = TopicPartitionList::new();
+        ends.keys().for_each(|partition| {
+            asked.add_partition(&stream.frames(), *partition);
+        });
+        let committed = group.committed_offsets(asked, PATIENCE).ok()?;
+        let is_settled = |(partition, end): (&i32, &i64)| {
+            committed.find_partition(&stream.frames(), *partition).is_some_and(|it| match it.offset() {
+                Offset::Offset(next) => next >= *end,
+                _ => false,
+            })
+        };
+        ends.iter().all(is_settled).then_some(())
+    });
+    service.signal("TERM");
+    assert_eq!(service.end(PATIENCE).code(), Some(0), "{}", service.log());
+}
+
+#[tokio::test]
+async fn refused_frames_are_graded_after_a_replay_and_a_second_replay_sends_nothing() {
+    let stream = Stream::create(Kafka::shared(), "served", 2).await;
+    stream.send(day_5_frames(2, 0..1));
+    stream.send([("broken".to_owned(), b"{".to_vec())]);
+    serve_to_the_end(&stream, &[("select.sites", r#"["south"]"#)]);
+
+    let (letters, counts) = ls(&stream, &[]);
+    assert_eq!(counts, BTreeMap::from([("unknown_site".to_owned(), 8), ("invalid_json".to_owned(), 1)]));
+    assert!(letters.len() == 9 && letters.iter().all(|it| it["replayed"] == false), "{letters:?}");
+    assert_eq!(ls(&stream, &["--site", "north"]).0.len(), 8);
+
+    let sent = read(&stream, &stream.frames());
+    let said = dlq(&stream, &["replay", "--code", "unknown_site", "--dry-run"]).ok();
+    assert!(said.ends_with("8 would be replayed, 0 replayed before, 0 not replayable\n"), "{said}");
+    assert_eq!(read(&stream, &stream.frames()), sent, "a dry run sends nothing");
+    assert_eq!(read(&stream, &stream.dead_letters()).len(), 9);
+
+    let said = dlq(&stream, &["replay", "--code", "unknown_site"]).ok();
+    assert!(said.ends_with("8 replayed, 0 replayed before, 0 not replayable\n"), "{said}");
+    let said = dlq(&stream, &["replay", "--stage", "validate"]).ok();
+    assert_eq!(said, "0 replayed, 8 replayed before, 0 not replayable\n");
+    let again: Vec<Raw> =
+        read(&stream, &stream.frames()).into_iter().filter(|it| !sent.contains(it)).collect();
+    assert_eq!(again.len(), 8, "each was sent once");
+    assert_eq!(
+        ls(&stream, &["--code", "unknown_site"]).0.iter().filter(|it| it["replayed"] == true).count(),
+        8
+    );
+    for frame in &again {
+        let from = frame.header(REPLAYED_FROM).expect("where it came from");
+        assert!(from.starts_with(&format!("{}/", stream.dead_letters())), "{from}");
+        assert_eq!(frame.headers.len(), 1, "no error header is left");
+        let same = |it: &&Raw| {
+            (&it.key, &it.value, it.timestamp_ms) == (&frame.key, &frame.value, frame.timestamp_ms)
+        };
+        assert!(sent.iter().any(|it| same(&it)), "it came back changed");
+    }
+
+    serve_to_the_end(&stream, &[]);
+    assert_eq!(read(&stream, &stream.grades()).len(), 2, "the wanted ones are graded");
+
+    // What fails again is a new letter, and not sent again by the same replay.
+    let said = dlq(&stream, &["replay", "--code", "invalid_json"]).ok();
+    assert!(said.ends_with("1 replayed, 0 replayed before, 0 not replayable\n"), "{said}");
+    serve_to_the_end(&stream, &[]);
+    let (broken, _) = ls(&stream, &["--code", "invalid_json"]);
+    let replayed: Vec<_> = broken.iter().map(|it| it["replayed"] == true).collect();
+    assert!(replayed.len() == 2 && replayed.contains(&true) && replayed.contains(&false), "{broken:?}");
+    let raw = read(&stream, &stream.dead_letters());
+    let of_broken = raw.iter().filter(|it| it.header("memebg.error.code") == Some("invalid_json"));
+    assert!(of_broken.clone().all(|it| it.header(REPLAYED_FROM).is_none()), "a letter is no marker");
+
+    let said = dlq(&stream, &["replay", "--code", "unknown_site", "--again"]).ok();
+    assert!(said.ends_with("8 replayed, 0 replayed before, 0 not replayable\n"), "{said}");
+}
+
+#[tokio::test]
+async fn letters_are_found_by_what_they_say_and_shown_without_their_image() {
+    let stream = Stream::create(Kafka::shared(), "listed", 1).await;
+    let letter = |n, stage, code, value: &str| letter(&stream.frames(), n, stage, code, value);
+    put(
+        &stream,
+        &stream.dead_letters(),
+        &[
+            letter(0, "FETCH", "image_unreachable", &event("north")),
+            letter(1, "FETCH", "image_not_found", &event("south")),
+            letter(2, "DECODE", "invalid_json", "\u{1b}no JSON"),
+            letter(3, "TASK_PUT", "of_another_version", &event("north")),
+        ],
+    );
+    let offsets = |arguments: &[&str]| -> Vec<i64> {
+        ls(&stream, arguments).0.iter().map(|it| it["offset"].as_i64().expect("an offset")).collect()
+    };
+    let at = |n: i64| DateTime::from_timestamp_millis(*SENT_AT_MS + n * 1_000).expect("a time").to_rfc3339();
+    assert_eq!(offsets(&[]), [0, 1, 2, 3]);
+    assert_eq!(offsets(&["--limit", "2"]), [2, 3]);
+    assert_eq!(offsets(&["--stage", "FETCH"]), [0, 1]);
+    assert_eq!(offsets(&["--code", "invalid_json"]), [2]);
+    assert_eq!(offsets(&["--site", "north"]), [0, 3]);
+    assert_eq!(offsets(&["--site", "north", "--stage", "FETCH"]), [0]);
+    assert_eq!(offsets(&["--since", &at(1)]), [1, 2, 3]);
+    assert_eq!(offsets(&["--since", &at(1), "--until", &at(3)]), [1, 2]);
+    assert_eq!(offsets(&["--since", "1h"]), [0_i64; 0]);
+
+    let text = dlq(&stream, &["ls", "--stage", "FETCH"]).ok();
+    assert!(text.contains("0:1 ") && text.contains("image_not_found") && text.contains("south"), "{text}");
+    assert!(text.contains(&format!("{}/0/1", stream.frames())) && text.contains("2 letters"), "{text}");
+
+    let shown = dlq(&stream, &["show", "0:0"]).ok();
+    for part in
+        ["E-0", "\"site_id\": \"north\"", "4 bytes, base64, sha256", "memebg.error.code: image_unreachable"]
+    {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    assert!(!shown.contains("Ada") && !shown.contains('\u{1b}') && !shown.contains("AAAA"), "{shown}");
+    assert!(!dlq(&stream, &["show", "0:2"]).ok().contains("no JSON\""));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("value");
+    let file = file.to_str().unwrap();
+    dlq(&stream, &["show", "0:0", "--value", file]).ok();
+    assert_eq!(std::fs::read_to_string(file).unwrap(), event("north"));
+    dlq(&stream, &["show", "0:1", "--value", file]).failed(1);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), event("north"), "no file is written over");
+
+    assert!(dlq(&stream, &["show", "0:99"]).failed(1).contains("0:99"));
+    assert!(dlq(&stream, &["show", "7:0"]).failed(1).contains("7:0"));
+    assert!(dlq(&stream, &["ls", "--code", "nonsense"]).failed(2).contains("image_unreachable"));
+    dlq(&stream, &["replay"]).failed(2);
+    dlq(&stream, &["replay", "--all", "--stage", "FETCH"]).failed(2);
+    let elsewhere = ["ls", "--set", "kafka.dead_letters_topic=listed.mistyped"];
+    assert!(dlq(&stream, &elsewhere).failed(2).contains("listed.mistyped"));
+    let nobody = ["ls", "--set", "kafka.brokers=127.0.0.1:1"];
+    dlq(&stream, &nobody).failed(3);
+}
+
+#[tokio::test]
+async fn a_value_that_was_left_behind_is_sent_from_where_it_lies_and_what_cannot_be_sent_keeps_nothing_back()
+{
+    let stream = Stream::create(Kafka::shared(), "left", 1).await;
+    let (frames, dead) = (stream.frames(), stream.dead_letters());
+    let original = Raw {
+        key: Some("E-0".into()),
+        value: Some(vec![b'x'; 500_000]),
+        headers: vec![("traceparent".into(), b"00-1-2-01".into())],
+        timestamp_ms: Some(*SENT_AT_MS),
+        ..Raw::default()
+    };
+    put(&stream, &frames, std::slice::from_ref(&original));
+    let without_value = |n, place: &str, bytes: &str| {
+        let mut letter = letter(&frames, n, "DECODE", "value_too_large", "");
+        letter.value = None;
+        letter.headers.retain(|(name, _)| name != "__connect.errors.offset");
+        letter.headers.push(("__connect.errors.offset".into(), place.into()));
+        letter.headers.push(("memebg.value.omitted_bytes".into(), bytes.into()));
+        letter
+    };
+    let mut too_large = letter(&frames, 4, "DECODE", "value_too_large", noise(1_500_000));
+    too_large.partition = 0;
+    // The dead-letter topic takes more than the frames topic.
+    let large = format!("{dead}.large");
+    stream.kafka.create_topic(&large, 1, &[("max.message.bytes", "4194304")]).await;
+    put(
+        &stream,
+        &large,
+        &[
+            without_value(0, "0", "500000"),
+            without_value(1, "0", "499999"),
+            without_value(2, "77", "500000"),
+            letter("another.topic", 3, "DECODE", "invalid_json", "{"),
+            too_large,
+            letter(&frames, 5, "DECODE", "invalid_json", "{"),
+        ],
+    );
+    let topic = format!("kafka.dead_letters_topic={large}");
+    let said = dlq(&stream, &["replay", "--all", "--set", &topic]).failed(1);
+    for part in [
+        "0:0  replayed\n",
+        "0:1  not replayable: its value was left at left.frames/0/0, where another message lies now\n",
+        "0:2  not replayable: its value was left at left.frames/0/77, and is not there any more\n",
+        "0:3  not replayable: it came from topic \"another.topic\", and kafka.frames_topic is \"left.frames\"\n",
+        "0:4  not replayable: the broker refuses the frame",
+        "0:5  replayed\n",
+        "2 replayed, 0 replayed before, 4 not replayable\n",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let [_, first, second] = &read(&stream, &frames)[..] else { panic!("two frames were to be sent") };
+    assert!(first.value == original.value, "it came back changed");
+    assert_eq!((&first.key, first.timestamp_ms), (&original.key, original.timestamp_ms));
+    assert_eq!(first.header("traceparent"), Some("00-1-2-01"));
+    assert_eq!(first.header(REPLAYED_FROM), Some(format!("{large}/0/0").as_str()));
+    assert_eq!((second.key.as_deref(), second.value.as_deref()), (Some(&b"E-5"[..]), Some(&b"{"[..])));
+    assert_eq!(second.header("x-lab"), Some("\u{1b}[2J"), "the frame's own header");
+
+    let said = dlq(&stream, &["replay", "0:5", "0:0", "0:88", "--set", &topic]).failed(1);
+    assert!(said.contains("0:88  not replayable: there is no dead letter"), "{said}");
+    assert!(said.contains("0 replayed, 2 replayed before, 1 not replayable"), "{said}");
+    let marker = dlq(&stream, &["show", "0:6", "--set", &topic]).ok();
+    assert!(marker.contains("has been replayed"), "{marker}");
+}
+
+#[tokio::test]
+async fn a_marker_behind_an_open_transaction_is_waited_for() {
+    let stream = Stream::create(Kafka::shared(), "hidden", 1).await;
+    let (frames, dead) = (stream.frames(), stream.dead_letters());
+    put(&stream, &dead, &[letter(&frames, 0, "DECODE", "invalid_json", "{")]);
+    // Nobody ends it: the broker does, seconds later.
+    let open = producer(
+        &stream,
+        &[
+            ("transactional.id", "somebody-else"),
+            ("transaction.timeout.ms", "6000"),
+            ("message.timeout.ms", "6000"),
+        ],
+    );
+    open.init_transactions(PATIENCE).expect("transactions");
+    open.begin_transaction().expect("a transaction");
+    enqueue(&open, &dead, &letter(&frames, 1, "DECODE", "invalid_json", "{"));
+    open.flush(PATIENCE).expect("confirmed");
+    let marker =
+        Raw { headers: vec![(REPLAYED_FROM.into(), format!("{dead}/0/0").into())], ..Raw::default() };
+    put(&stream, &dead, &[marker]);
+
+    let said = dlq(&stream, &["replay", "--all"]).ok();
+    assert_eq!(said, "0 replayed, 1 replayed before, 0 not replayable\n");
+    assert_eq!(read(&stream, &frames), []);
+}
+
+#[tokio::test]
+async fn listing_half_a_gigabyte_of_letters_holds_no_images_in_memory() {
+    const LETTERS: i64 = 5_000;
+    const MOST_KB: u64 = 160_000;
+    let stream = Stream::create(Kafka::shared(), "many", 1).await;
+    let image = base64_simd::STANDARD.encode_to_string(noise(75_000));
+    let value = json!({ "image": { "data": image }, "site_id": "north" }).to_string();
+    let (frames, sending) = (stream.frames(), producer(&stream, &[]));
+    for n in 0..LETTERS {
+        enqueue(
+            &sending,
+            &stream.dead_letters(),
+            &letter(&frames, n, "FETCH", "image_unreachable", value.as_str()),
+        );
+    }
+    sending.flush(PATIENCE).expect("confirmed");
+
+    let arguments = ["ls", "--json", "--site", "north", "--limit", "5000"];
+    let mut child =
+        command(&stream, &arguments).stdout(Stdio::piped()).spawn().expect("memebg can be started");
+    let mut out = child.stdout.take().expect("a pipe");
+    // It writes when it has read everything, and cannot end before a megabyte of lines has been taken from it.
+    let mut first = [0; 1];
+    out.read_exact(&mut first).expect("a first line");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it still runs");
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("text");
+    assert!(child.wait().expect("its end").success());
+    assert_eq!(rest.lines().count(), 5_001);
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak").trim();
+    let peak_kb: u64 = peak.trim_end_matches(" kB").parse().expect("a number");
+    eprintln!("peak of resident memory: {peak_kb} kB");
+    assert!(peak_kb < MOST_KB, "{peak_kb} kB for {} kB of letters", LETTERS as usize * value.len() / 1_000);
+}
+
+/// Bytes that no compression makes smaller.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}

@@ -31,8 +31,7 @@ pub(super) enum Failure {
 /// refuse the first.
 pub(super) struct Mailer {
     producer: ThreadedProducer<MailContext>,
-    frames_topic: String,
-    dead_letters_topic: String,
+    settings: KafkaSettings,
 }
 
 impl Mailer {
@@ -41,53 +40,32 @@ impl Mailer {
     /// # Errors
     /// When the settings are refused or the broker allows no transactions.
     pub(super) fn open(settings: &KafkaSettings) -> Result<Self, Error> {
-        let timeout_ms = u64::try_from(TRANSACTION_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let mut client = settings.producer()?;
-        client
-            .set("transactional.id", format!("{}.replay", settings.dead_letters_topic))
-            .set("transaction.timeout.ms", timeout_ms.to_string())
-            .set("message.timeout.ms", settings.delivery_timeout_ms.min(timeout_ms).to_string());
-        let producer: ThreadedProducer<MailContext> =
-            ThreadedProducer::from_config_and_context(&client, MailContext::default())
-                .map_err(|error| Error::create("replay", error))?;
-        producer
-            .init_transactions(TRANSACTION_TIMEOUT)
-            .map_err(|source| Error::Client { what: "does not allow transactions", source })?;
-        Ok(Self {
-            producer,
-            frames_topic: settings.frames_topic.clone(),
-            dead_letters_topic: settings.dead_letters_topic.clone(),
-        })
+        Ok(Self { producer: connect(settings)?, settings: settings.clone() })
     }
 
     /// Sends all frames with their markers, or none of them. Returns when the broker has confirmed.
-    pub(super) fn send(&self, frames: &[(Position, RawMessage)]) -> Result<(), Failure> {
-        let lost = |source| Failure::Lost(Error::Client { what: "did not confirm a replay", source });
+    pub(super) fn send(&mut self, frames: &[(Position, RawMessage)]) -> Result<(), Failure> {
         *self.producer.context().lock() = Deliveries::default();
+        let lost = |source| Failure::Lost(Error::Client { what: "did not confirm a replay", source });
         self.producer.begin_transaction().map_err(lost)?;
-        let error = match frames.iter().try_for_each(|(of, frame)| self.enqueue(*of, frame)) {
-            Ok(()) => match self.commit(2 * frames.len()) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        // If this fails the broker does it, before the next replay or after the time-out.
-        let aborted = self.producer.abort_transaction(TRANSACTION_TIMEOUT).is_ok();
-        match refusal(&error).filter(|_| aborted) {
-            Some(code) => Err(Failure::Refused(format!("the broker refuses the frame: {code}"))),
-            None => Err(lost(error)),
-        }
+        let enqueued = frames.iter().try_for_each(|(of, frame)| self.enqueue(*of, frame));
+        let Err(error) = enqueued.and_then(|()| self.commit(2 * frames.len())) else { return Ok(()) };
+        let Some(code) = refusal(&error) else { return Err(lost(error)) };
+        // A new producer of the same id makes the broker abort what the old one has begun. librdkafka's own abort
+        // does not come to its end after a refused record.
+        self.producer = connect(&self.settings).map_err(Failure::Lost)?;
+        Err(Failure::Refused(format!("the broker refuses the frame: {code}")))
     }
 
     fn enqueue(&self, of: Position, frame: &RawMessage) -> Result<(), KafkaError> {
-        let from = format!("{}/{}/{}", self.dead_letters_topic, of.partition, of.offset);
+        let from = format!("{}/{}/{}", self.settings.dead_letters_topic, of.partition, of.offset);
         let replayed = [(REPLAYED_FROM, from.as_str())];
-        let mut again = BaseRecord::<[u8], [u8]>::to(&self.frames_topic);
+        let mut again = BaseRecord::<[u8], [u8]>::to(&self.settings.frames_topic);
         (again.key, again.payload) = (frame.key.as_deref(), frame.value.as_deref());
         again.timestamp = frame.timestamp_ms;
         self.put(again.headers(with_headers(with_original_headers(frame, OwnedHeaders::new()), &replayed)))?;
-        let mut marker = BaseRecord::<[u8], [u8]>::to(&self.dead_letters_topic).partition(of.partition);
+        let mut marker =
+            BaseRecord::<[u8], [u8]>::to(&self.settings.dead_letters_topic).partition(of.partition);
         marker.key = frame.key.as_deref();
         self.put(marker.headers(with_headers(OwnedHeaders::new(), &replayed)))
     }
@@ -127,6 +105,22 @@ impl Mailer {
             }
         }
     }
+}
+
+fn connect(settings: &KafkaSettings) -> Result<ThreadedProducer<MailContext>, Error> {
+    let timeout_ms = u64::try_from(TRANSACTION_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    let mut client = settings.producer()?;
+    client
+        .set("transactional.id", format!("{}.replay", settings.dead_letters_topic))
+        .set("transaction.timeout.ms", timeout_ms.to_string())
+        .set("message.timeout.ms", settings.delivery_timeout_ms.min(timeout_ms).to_string());
+    let producer: ThreadedProducer<MailContext> =
+        ThreadedProducer::from_config_and_context(&client, MailContext::default())
+            .map_err(|error| Error::create("replay", error))?;
+    producer
+        .init_transactions(TRANSACTION_TIMEOUT)
+        .map_err(|source| Error::Client { what: "does not allow transactions", source })?;
+    Ok(producer)
 }
 
 /// What the broker has against the frame itself. Anything else is about the connection.

@@ -187,7 +187,7 @@ impl<R: FnMut(Position, &Fate)> Replay<'_, R> {
     /// Sends what has been gathered. A frame that the broker refuses keeps no other one back.
     fn send(&mut self) -> anyhow::Result<()> {
         let batch = std::mem::take(&mut self.batch).frames;
-        let Some(mailer) = self.mailer.as_ref().filter(|_| !batch.is_empty()) else {
+        let Some(mailer) = self.mailer.as_mut().filter(|_| !batch.is_empty()) else {
             batch.iter().for_each(|(position, _)| self.settle(*position, &Fate::Replayed));
             return Ok(());
         };

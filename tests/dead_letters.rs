@@ -16,9 +16,9 @@ mod process;
 #[path = "common/stream.rs"]
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -442,10 +442,73 @@ async fn a_marker_behind_an_open_transaction_is_waited_for() {
     assert_eq!(read(&stream, &frames), []);
 }
 
+/// A replay in the middle of 6000 letters: it goes on only when its lines are taken from it, which fill the pipe.
+fn half_way(stream: &Stream<'_>) -> Child {
+    let records: Vec<Raw> =
+        (0..6_000).map(|n| letter(&stream.frames(), n, "DECODE", "invalid_json", "{")).collect();
+    put(stream, &stream.dead_letters(), &records);
+    let mut replay = command(stream, &["replay", "--all"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("memebg can be started");
+    replay.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 1]).expect("a first line");
+    replay
+}
+
+/// Checks that what another replay sends now and what the first has sent are all letters, each once.
+fn check_the_rest(stream: &Stream<'_>) {
+    let said = dlq(stream, &["replay", "--all"]).ok();
+    let last = said.lines().last().expect("a summary");
+    let counts: Vec<usize> = last.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(counts[0] > 0 && counts[1] > 0 && counts[0] + counts[1] == 6_000 && counts[2] == 0, "{last}");
+}
+
+fn check_each_was_sent_once(stream: &Stream<'_>) {
+    let frames = read(stream, &stream.frames());
+    let letters: BTreeSet<&str> =
+        frames.iter().map(|it| it.header(REPLAYED_FROM).expect("a letter")).collect();
+    assert_eq!((letters.len(), frames.len()), (6_000, 6_000));
+}
+
+#[tokio::test]
+async fn a_replay_that_is_interrupted_ends_with_what_it_has_begun_and_the_next_one_sends_the_rest() {
+    let stream = Stream::create(Kafka::shared(), "interrupted", 1).await;
+    let first = half_way(&stream);
+    assert!(
+        Command::new("sh").args(["-c", &format!("kill -s INT {}", first.id())]).status().unwrap().success()
+    );
+    let ended = first.wait_with_output().expect("its end");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("stopped before the end"));
+    let reported = ended.stdout.split(|byte| *byte == b'\n').count() - 1;
+    let sent = read(&stream, &stream.frames()).len();
+    assert_eq!(reported, sent, "it reports what it has sent");
+    check_the_rest(&stream);
+    check_each_was_sent_once(&stream);
+}
+
+#[tokio::test]
+async fn a_replay_that_is_killed_or_overtaken_by_another_sends_nothing_twice() {
+    let stream = Stream::create(Kafka::shared(), "killed", 1).await;
+    let mut first = half_way(&stream);
+    first.kill().expect("it still runs");
+    first.wait().expect("its end");
+    check_the_rest(&stream);
+    check_each_was_sent_once(&stream);
+
+    let stream = Stream::create(Kafka::shared(), "overtaken", 1).await;
+    let first = half_way(&stream);
+    check_the_rest(&stream);
+    let ended = first.wait_with_output().expect("its end");
+    assert_eq!(ended.status.code(), Some(3), "{}", String::from_utf8_lossy(&ended.stderr));
+    check_each_was_sent_once(&stream);
+}
+
 #[tokio::test]
 async fn listing_half_a_gigabyte_of_letters_holds_no_images_in_memory() {
     const LETTERS: i64 = 5_000;
-    const MOST_KB: u64 = 160_000;
+    const MOST_KB: u64 = 100_000;
     let stream = Stream::create(Kafka::shared(), "many", 1).await;
     let image = base64_simd::STANDARD.encode_to_string(noise(75_000));
     let value = json!({ "image": { "data": image }, "site_id": "north" }).to_string();

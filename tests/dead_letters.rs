@@ -447,7 +447,12 @@ fn half_way(stream: &Stream<'_>) -> Child {
     let records: Vec<Raw> =
         (0..6_000).map(|n| letter(&stream.frames(), n, "DECODE", "invalid_json", "{")).collect();
     put(stream, &stream.dead_letters(), &records);
-    let mut replay = command(stream, &["replay", "--all"])
+    start(stream, &["replay", "--all"])
+}
+
+/// Returns once it has said something.
+fn start(stream: &Stream<'_>, arguments: &[&str]) -> Child {
+    let mut replay = command(stream, arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -503,6 +508,29 @@ async fn a_replay_that_is_killed_or_overtaken_by_another_sends_nothing_twice() {
     let ended = first.wait_with_output().expect("its end");
     assert_eq!(ended.status.code(), Some(3), "{}", String::from_utf8_lossy(&ended.stderr));
     check_each_was_sent_once(&stream);
+}
+
+#[tokio::test]
+async fn a_replay_that_cuts_off_the_one_that_had_overtaken_it_stops() {
+    let stream = Stream::create(Kafka::shared(), "cut-off", 1).await;
+    let mut records: Vec<Raw> =
+        (0..6_000).map(|n| letter(&stream.frames(), n, "DECODE", "invalid_json", "{")).collect();
+    // The first of a transaction behind 4000 lines, which do not fit into the pipe. It is refused before the broker
+    // has heard of it, so the broker does not say that this replay is over.
+    records[4_000].value = Some(noise(200_000));
+    put(&stream, &stream.dead_letters(), &records);
+    let small =
+        ["replay", "--all", "--set", "kafka.max_value_bytes=1000", "--set", "kafka.max_send_bytes=100000"];
+    let first = start(&stream, &small);
+    wait_for("4000 frames", PATIENCE, || (read(&stream, &stream.frames()).len() >= 4_000).then_some(()));
+    assert!(dlq(&stream, &small).failed(1).contains("1 not replayable"));
+    let ended = first.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && said.contains("another replay has begun"), "{said}");
+    let frames = read(&stream, &stream.frames());
+    let letters: BTreeSet<&str> =
+        frames.iter().map(|it| it.header(REPLAYED_FROM).expect("a letter")).collect();
+    assert_eq!((letters.len(), frames.len()), (5_999, 5_999));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 use super::mailer::{Failure, Mailer};
+use super::reader::Reader;
 use super::{DeadLetters, Extent, Filter, Letter, Record, Stopped};
 use crate::kafka::KafkaSettings;
 use crate::pipeline::message::{Position, RawMessage};
@@ -58,23 +59,36 @@ pub fn replay(
     let letters = DeadLetters::open(settings)?;
     // First of all: it ends the transactions of a replay that died, and that of one that still runs.
     let mailer = if options.dry_run { None } else { Some(Mailer::open(settings)?) };
-    let (pending, replayed_before) = pending(&letters, settings, filter, options.again, stop)?;
-    let tally = Tally { replayed_before, ..Tally::default() };
-    let mut run = Replay { letters: &letters, settings, mailer, batch: Batch::default(), tally, report };
+    let mut pending = Pending::find(&letters, settings, filter, options.again, stop)?;
+    let mut run = Replay {
+        letters: &letters,
+        settings,
+        mailer,
+        end: std::mem::take(&mut pending.end),
+        batch: Batch::default(),
+        tally: Tally { replayed_before: pending.replayed_before, ..Tally::default() },
+        report,
+    };
     for position in filter.positions.difference(&pending.seen) {
         run.settle(*position, &Fate::NotReplayable("there is no dead letter at this position".into()));
     }
-    let end = letters.scan(&pending.extent(), stop, |record| match record {
-        Record::Letter(letter) if pending.wanted.contains(&letter.message.position) => {
-            run.take(&letter, stop)
-        }
+    let read = letters.scan(&pending.extent(), stop, |record| match record {
+        Record::Letter(letter) if pending.wanted.remove(&letter.message.position) => run.take(&letter, stop),
         _ => Ok(()),
     });
-    // Whoever asks to stop gets what was begun finished.
-    if end.as_ref().err().is_none_or(|error| error.is::<Stopped>()) {
-        run.send()?;
+    match read {
+        // Whoever asks to stop gets what was begun finished.
+        Err(error) if error.is::<Stopped>() => {
+            run.send()?;
+            return Err(error);
+        }
+        read => read?,
     }
-    end.map(|()| run.tally)
+    run.send()?;
+    for position in pending.wanted {
+        run.settle(position, &Fate::NotReplayable("retention has taken it meanwhile".into()));
+    }
+    Ok(run.tally)
 }
 
 /// Positions of letters, found by a first pass.
@@ -84,9 +98,45 @@ struct Pending {
     wanted: BTreeSet<Position>,
     /// Of the listed ones, those where a letter lies.
     seen: BTreeSet<Position>,
+    /// How many are left alone because they have a marker.
+    replayed_before: u64,
+    /// How far the topic was read.
+    end: Extent,
 }
 
 impl Pending {
+    /// Those of the letters that `filter` means that have no marker.
+    fn find(
+        letters: &DeadLetters,
+        settings: &KafkaSettings,
+        filter: &Filter,
+        again: bool,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        // A marker must not be hidden behind a transaction of the service that is still open.
+        let settled = letters.letters.settled_extent(settings, stop)?;
+        let mut extent = letters.extent(filter)?;
+        for (partition, range) in &mut extent {
+            range.end = settled.get(partition).map_or(range.end, |settled| settled.end);
+        }
+        let mut pending = Self { end: settled, ..Self::default() };
+        letters.scan(&extent, stop, |record| {
+            match record {
+                Record::Letter(letter) if filter.matches(&letter) => {
+                    pending.wanted.insert(letter.message.position);
+                    if !filter.positions.is_empty() {
+                        pending.seen.insert(letter.message.position);
+                    }
+                }
+                Record::Marker(of) if !again && pending.wanted.remove(&of) => pending.replayed_before += 1,
+                Record::Letter(_) | Record::Marker(_) => {}
+            }
+            Ok(())
+        })?;
+        Ok(pending)
+    }
+
+    /// Where the second pass has to read.
     fn extent(&self) -> Extent {
         let mut extent = Extent::new();
         for Position { partition, offset } in &self.wanted {
@@ -96,42 +146,14 @@ impl Pending {
     }
 }
 
-/// The letters that are meant and have no marker, and how many have one.
-fn pending(
-    letters: &DeadLetters,
-    settings: &KafkaSettings,
-    filter: &Filter,
-    again: bool,
-    stop: &CancellationToken,
-) -> anyhow::Result<(Pending, u64)> {
-    // A marker must not be hidden behind a transaction of the service that is still open.
-    let settled = letters.letters.settled_extent(settings, stop)?;
-    let mut extent = letters.extent(filter)?;
-    for (partition, range) in &mut extent {
-        range.end = settled.get(partition).map_or(range.end, |settled| settled.end);
-    }
-    let (mut pending, mut replayed_before) = (Pending::default(), 0);
-    letters.scan(&extent, stop, |record| {
-        match record {
-            Record::Letter(letter) if filter.matches(&letter) => {
-                pending.wanted.insert(letter.message.position);
-                if !filter.positions.is_empty() {
-                    pending.seen.insert(letter.message.position);
-                }
-            }
-            Record::Marker(of) if !again => replayed_before += u64::from(pending.wanted.remove(&of)),
-            Record::Letter(_) | Record::Marker(_) => {}
-        }
-        Ok(())
-    })?;
-    Ok((pending, replayed_before))
-}
-
 /// A replay under way.
 struct Replay<'a, R> {
     letters: &'a DeadLetters,
     settings: &'a KafkaSettings,
+    /// None in a dry run.
     mailer: Option<Mailer>,
+    /// How far the first pass has read.
+    end: Extent,
     batch: Batch,
     tally: Tally,
     report: R,
@@ -187,29 +209,48 @@ impl<R: FnMut(Position, &Fate)> Replay<'_, R> {
     /// Sends what has been gathered. A frame that the broker refuses keeps no other one back.
     fn send(&mut self) -> anyhow::Result<()> {
         let batch = std::mem::take(&mut self.batch).frames;
-        let Some(mailer) = self.mailer.as_mut().filter(|_| !batch.is_empty()) else {
-            batch.iter().for_each(|(position, _)| self.settle(*position, &Fate::Replayed));
-            return Ok(());
-        };
-        let mut fates = Vec::with_capacity(batch.len());
-        match mailer.send(&batch) {
-            Ok(()) => fates.extend(batch.iter().map(|(position, _)| (*position, Fate::Replayed))),
-            Err(Failure::Lost(error)) => return Err(error.into()),
-            Err(Failure::Refused(_)) => {
-                for one in &batch {
-                    let fate = match mailer.send(std::slice::from_ref(one)) {
-                        Ok(()) => Fate::Replayed,
-                        Err(Failure::Refused(why)) => Fate::NotReplayable(why),
-                        Err(Failure::Lost(error)) => {
-                            fates.iter().for_each(|(position, fate)| self.settle(*position, fate));
-                            return Err(error.into());
-                        }
-                    };
-                    fates.push((one.0, fate));
-                }
-            }
+        let together = self.transact(&batch)?;
+        for one in &batch {
+            let sent = match &together {
+                // Which of them is refused, each will tell alone.
+                Err(_) if batch.len() > 1 => self.transact(std::slice::from_ref(one))?,
+                sent => sent.clone(),
+            };
+            self.settle(one.0, &sent.map_or_else(Fate::NotReplayable, |()| Fate::Replayed));
         }
-        fates.iter().for_each(|(position, fate)| self.settle(*position, fate));
+        Ok(())
+    }
+
+    /// Sends these frames in one transaction; `Err` of the inner result says why the broker refuses one of them.
+    fn transact(&mut self, frames: &[(Position, RawMessage)]) -> anyhow::Result<Result<(), String>> {
+        let Some(mailer) = self.mailer.as_mut().filter(|_| !frames.is_empty()) else { return Ok(Ok(())) };
+        match mailer.send(frames) {
+            Ok(()) => Ok(Ok(())),
+            Err(Failure::Lost(error)) => Err(error.into()),
+            Err(Failure::Refused(why)) => self.check_alone().map(|()| Err(why)),
+        }
+    }
+
+    /// After a refusal the mailer has connected anew, and may have cut off another replay that had cut off this
+    /// one: what that one has sent, this one does not know of.
+    fn check_alone(&self) -> anyhow::Result<()> {
+        // A reader of its own: the other one is in the middle of its pass. And not to be stopped: what was begun
+        // is finished.
+        let (reader, stop) =
+            (Reader::open(self.settings, &self.settings.dead_letters_topic)?, CancellationToken::new());
+        let mut tail = reader.settled_extent(self.settings, &stop)?;
+        for (partition, range) in &mut tail {
+            range.start = self.end.get(partition).map_or(range.start, |read| read.end.max(range.start));
+        }
+        let mut markers = 0;
+        reader.scan(&tail, &stop, |message| {
+            markers += u64::from(matches!(Record::read(message), Record::Marker(_)));
+            Ok(())
+        })?;
+        anyhow::ensure!(
+            markers == self.tally.replayed,
+            "another replay has begun meanwhile; run this one again"
+        );
         Ok(())
     }
 

@@ -88,7 +88,8 @@ impl Mailer {
     /// waiting for what is still queued behind a record that was refused.
     fn commit(&self, records: usize) -> Result<(), KafkaError> {
         let context = self.producer.context();
-        let waiting = |it: &mut Deliveries| it.confirmed < records && it.failure.is_none();
+        let waiting =
+            |it: &mut Deliveries| it.confirmed < records && it.failure.as_ref().is_none_or(is_purge);
         let (mut deliveries, _) = context
             .changed
             .wait_timeout_while(context.lock(), TRANSACTION_TIMEOUT, waiting)
@@ -140,8 +141,23 @@ fn refusal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
 #[derive(Default)]
 struct Deliveries {
     confirmed: usize,
-    /// The first; what follows from it says less.
+    /// What went wrong.
     failure: Option<KafkaError>,
+}
+
+impl Deliveries {
+    /// Keeps the first. That a record was thrown away only follows from something else, which may be heard of later.
+    fn fail(&mut self, error: &KafkaError) {
+        if self.failure.as_ref().is_none_or(is_purge) {
+            self.failure = Some(error.clone());
+        }
+    }
+}
+
+/// Whether a record was thrown away because another one had failed.
+fn is_purge(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{PurgeInflight, PurgeQueue};
+    error.rdkafka_error_code().is_some_and(|code| [PurgeInflight, PurgeQueue].contains(&code))
 }
 
 #[derive(Default)]
@@ -164,6 +180,11 @@ impl ClientContext for MailContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.errors.warn(&error, reason);
+        // Nothing more is sent after these, so there is nothing to wait for.
+        if let Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced) = error.rdkafka_error_code() {
+            self.lock().fail(&error);
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -174,9 +195,7 @@ impl ProducerContext for MailContext {
         let mut deliveries = self.lock();
         match delivered {
             Ok(_) => deliveries.confirmed += 1,
-            Err((error, _)) => {
-                deliveries.failure.get_or_insert_with(|| error.clone());
-            }
+            Err((error, _)) => deliveries.fail(error),
         }
         self.changed.notify_all();
     }
@@ -185,6 +204,18 @@ impl ProducerContext for MailContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cause_is_kept_and_not_what_follows_from_it() {
+        let error = KafkaError::MessageProduction;
+        let (cause, purged) =
+            (error(RDKafkaErrorCode::MessageSizeTooLarge), error(RDKafkaErrorCode::PurgeQueue));
+        for order in [[&cause, &purged], [&purged, &cause]] {
+            let mut deliveries = Deliveries::default();
+            order.map(|error| deliveries.fail(error));
+            assert_eq!(deliveries.failure, Some(cause.clone()));
+        }
+    }
 
     #[test]
     fn only_what_is_wrong_with_the_frame_itself_is_a_refusal() {

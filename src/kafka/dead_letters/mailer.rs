@@ -212,7 +212,7 @@ mod tests {
             (error(RDKafkaErrorCode::MessageSizeTooLarge), error(RDKafkaErrorCode::PurgeQueue));
         for order in [[&cause, &purged], [&purged, &cause]] {
             let mut deliveries = Deliveries::default();
-            order.map(|error| deliveries.fail(error));
+            order.into_iter().for_each(|error| deliveries.fail(error));
             assert_eq!(deliveries.failure, Some(cause.clone()));
         }
     }

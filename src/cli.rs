@@ -1,6 +1,7 @@
 //! The command line: what a person or a container starts.
 
 mod demo;
+mod dlq;
 mod evaluate;
 mod explain;
 mod grade;
@@ -60,6 +61,9 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Put the frames of synthetic incubators, or of a folder, onto the frames topic.
     Incubate(incubate::IncubateArgs),
+    /// Look through the dead-letter topic and send frames back from it.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Train a model on labelled images and write it as a bundle.
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
@@ -110,6 +114,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Grade(args) => grade::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
+            Command::Dlq(command) => dlq::run(config, command, stop).await,
             #[cfg(feature = "train")]
             Command::Train(args) => train::run(config, args, stop).await,
             Command::Config(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! Kafka: the only place that names rdkafka.
 
+pub mod dead_letters;
 pub mod embedded;
 pub mod feed;
 pub mod sink;

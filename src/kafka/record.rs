@@ -120,7 +120,7 @@ fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
     with_headers(OwnedHeaders::new_with_capacity(8), &reasons)
 }
 
-fn with_original_headers(raw: &RawMessage, reasons: OwnedHeaders) -> OwnedHeaders {
+pub(super) fn with_original_headers(raw: &RawMessage, reasons: OwnedHeaders) -> OwnedHeaders {
     let kept =
         raw.headers.iter().filter(|(key, _)| !ERROR_HEADERS.iter().any(|prefix| key.starts_with(prefix)));
     kept.fold(reasons, |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }))

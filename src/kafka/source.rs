@@ -147,9 +147,9 @@ fn poll_once(
     match polled {
         None => Ok(()),
         Some(Ok(message)) => {
-            let position = Position { partition: message.partition(), offset: message.offset() };
-            if context.started.admits(consumer, message.topic(), position)? {
-                receive(&parts.intake, &message, position);
+            let message = view(&message);
+            if context.started.admits(consumer, message.topic, message.position)? {
+                parts.intake.receive(&message);
             }
             Ok(())
         }
@@ -194,16 +194,17 @@ fn drain(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts) -> SourceE
     SourceEnd { unfinished_frames: drained.unfinished_frames }
 }
 
-fn receive(intake: &Intake, message: &BorrowedMessage<'_>, position: Position) {
+/// What the message holds, still borrowed from the consumer.
+pub(super) fn view<'a>(message: &'a BorrowedMessage<'_>) -> MessageView<'a> {
     let headers = message.headers().map(|headers| headers.iter().map(|it| (it.key, it.value)).collect());
-    intake.receive(&MessageView {
+    MessageView {
         topic: message.topic(),
-        position,
+        position: Position { partition: message.partition(), offset: message.offset() },
         key: message.key(),
         value: message.payload(),
         headers: headers.unwrap_or_default(),
         timestamp_ms: message.timestamp().to_millis(),
-    });
+    }
 }
 
 fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {

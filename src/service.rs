@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,16 +17,19 @@ use crate::config::Config;
 use crate::domain::GraderIdentity;
 use crate::kafka::Delivery;
 use crate::kafka::sink::KafkaSink;
-use crate::kafka::source::{self, SourceEnd, SourceParts};
+use crate::kafka::source::{self, Source, SourceEnd, SourceParts};
+use crate::model;
 use crate::pipeline::publish::Destination;
 use crate::pipeline::{self, GRADER, Parts, Pipeline, Task};
 use crate::telemetry::health::Health;
 use crate::telemetry::http::TelemetryServer;
 use crate::telemetry::metrics::Metrics;
-use crate::{kafka, model};
 
 /// How long the parts may take to end once the frames are drained.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long leaving the group may take. Nothing depends on it but how soon the partitions move on.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A service that runs.
 pub struct Service {
@@ -48,7 +50,7 @@ pub struct Service {
     broken: CancellationToken,
     stop_http: CancellationToken,
     http: JoinHandle<std::io::Result<()>>,
-    source: oneshot::Receiver<Result<SourceEnd, kafka::Error>>,
+    source: Source,
     tasks: Vec<Task>,
 }
 
@@ -161,7 +163,7 @@ impl Service {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = self.broken.cancelled() => symptoms.push(anyhow!("a frame was dropped unfinished")),
-            end = &mut self.source => {
+            end = &mut self.source.end => {
                 source_end = Some(end);
                 symptoms.push(anyhow!("the consumer ended by itself"));
             }
@@ -182,7 +184,7 @@ impl Service {
         let deadline = if failed { END_TIMEOUT } else { self.drain_timeout + END_TIMEOUT };
         let end = match source_end {
             Some(end) => Ok(end),
-            None => tokio::time::timeout(deadline, &mut self.source).await,
+            None => tokio::time::timeout(deadline, &mut self.source.end).await,
         };
         let end = match end {
             Ok(Ok(Ok(end))) => Some(end),
@@ -215,6 +217,9 @@ impl Service {
         };
         if tokio::time::timeout(END_TIMEOUT, run_dry).await.is_err() && !given_up {
             symptoms.push(anyhow!("a stage did not end within {END_TIMEOUT:?}"));
+        }
+        if tokio::time::timeout(LEAVE_TIMEOUT, self.source.left).await.is_err() {
+            tracing::warn!("the group was not left; its partitions wait until the session times out");
         }
         self.stop_http.cancel();
         if let Err(error) = self.http.await.map_err(anyhow::Error::from).and_then(|end| Ok(end?)) {

@@ -18,6 +18,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Statistics, TopicPartitionList};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, Error, ErrorLog, KafkaSettings};
@@ -62,12 +63,21 @@ pub struct SourceEnd {
     pub unfinished_frames: usize,
 }
 
+/// A source that runs.
+pub struct Source {
+    /// How it ends. Everything is committed by then, and the door is dropped.
+    pub end: oneshot::Receiver<Result<SourceEnd, Error>>,
+    /// Comes to its end when the group has been left, so that the partitions move on at once; librdkafka
+    /// now and then does not get that done in the middle of a rebalance.
+    pub left: oneshot::Receiver<()>,
+}
+
 /// Connects, subscribes and starts the poll thread.
 ///
 /// # Errors
 /// When the settings are refused. A cluster that is not reachable is not an error: librdkafka keeps
 /// trying, and the readiness probe says so.
-pub fn start(parts: SourceParts) -> Result<tokio::sync::oneshot::Receiver<Result<SourceEnd, Error>>, Error> {
+pub fn start(parts: SourceParts) -> Result<Source, Error> {
     let transactions = match parts.settings.delivery {
         Delivery::AtLeastOnce => None,
         Delivery::ExactlyOnce => Some(Transactions::new(&parts.settings, parts.outbox.clone())?),
@@ -86,21 +96,21 @@ pub fn start(parts: SourceParts) -> Result<tokio::sync::oneshot::Receiver<Result
     let closing = Arc::clone(&context.closing);
     let consumer = BaseConsumer::from_config_and_context(&parts.settings.consumer()?, context)
         .map_err(|error| Error::create("consumer", error))?;
-    let (ended, end) = tokio::sync::oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    let (goodbye, left) = oneshot::channel();
     let run = move || {
         let result = poll_until_stopped(&consumer, &parts);
         closing.store(true, Ordering::Relaxed);
-        // Leaves the group, so that the partitions move on at once. Before the receiver hears of it:
-        // the service exits when it does.
-        drop(consumer);
         drop(parts);
         drop(ended.send(result));
+        drop(consumer);
+        drop(goodbye);
     };
     std::thread::Builder::new()
         .name("kafka-poll".into())
         .spawn(run)
         .map_err(|error| Error::Thread("kafka-poll", error))?;
-    Ok(end)
+    Ok(Source { end, left })
 }
 
 fn poll_until_stopped(

@@ -31,7 +31,7 @@ pub struct Metrics(Arc<Families>);
 
 /// What became of the frames so far, in frames. Each figure is exact; taken together they balance
 /// only while nothing moves, because they are read one after the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Received from the broker.
     pub received: u64,

@@ -23,6 +23,10 @@
 //! At least once. The watermark of a partition never passes a frame that is not settled, so whatever
 //! ends the process, the frame is read again; and its grade has the same deterministic id
 //! ([`domain::GradeId`]), so a consumer that upserts sees it once.
+//!
+//! Exactly once, if asked for ([`kafka::Delivery`]): step 6 puts the event into an outbox
+//! ([`pipeline::outbox`]), and step 7 publishes what nothing open lies before, together with its offsets,
+//! in one transaction.
 
 pub mod cli;
 pub mod config;

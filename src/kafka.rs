@@ -8,6 +8,7 @@ pub mod source;
 pub mod tail;
 
 mod record;
+mod refusal;
 mod transaction;
 
 use std::collections::hash_map::Entry;
@@ -238,6 +239,8 @@ impl KafkaSettings {
             set_default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
         }
         set_default(&mut client, "statistics.interval.ms", "5000");
+        // A topic that is created, or may be read, only later is found by this; librdkafka's own is 5 minutes.
+        set_default(&mut client, "topic.metadata.refresh.interval.ms", "30000");
         Ok(client)
     }
 
@@ -318,7 +321,10 @@ impl ErrorLog {
             Entry::Occupied(last) => last.get().elapsed() >= Self::AGAIN_AFTER,
         };
         if is_new {
-            tracing::warn!(%error, "librdkafka: {reason}");
+            match error.rdkafka_error_code().and_then(refusal::of_connection) {
+                Some(cause) => tracing::warn!(%error, "{cause} (librdkafka: {reason})"),
+                None => tracing::warn!(%error, "librdkafka: {reason}"),
+            }
             last.insert_entry(Instant::now());
         }
     }

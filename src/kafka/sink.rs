@@ -7,7 +7,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 
 use super::record::{LetterSize, Record, Topics};
-use super::{Error, KafkaSettings, LogContext};
+use super::{Error, KafkaSettings, LogContext, refusal};
 use crate::domain::{GradeEvent, Rejection};
 use crate::pipeline::message::RawMessage;
 use crate::pipeline::publish::{GradeSink, SinkError};
@@ -69,8 +69,9 @@ impl GradeSink for KafkaSink {
 }
 
 async fn send(producer: &FutureProducer<LogContext>, record: Record<'_>) -> Result<(), SinkError> {
+    let topic = record.topic;
     let record = FutureRecord {
-        topic: record.topic,
+        topic,
         partition: None,
         payload: record.value.as_deref(),
         key: record.key,
@@ -83,7 +84,7 @@ async fn send(producer: &FutureProducer<LogContext>, record: Record<'_>) -> Resu
         Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
             Err(SinkError::TooLarge(TOO_LARGE.into()))
         }
-        Err((error, _)) => Err(SinkError::NotConfirmed(error.to_string())),
+        Err((error, _)) => Err(SinkError::NotConfirmed(refusal::of_producer(&error, topic))),
     }
 }
 

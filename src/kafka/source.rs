@@ -21,7 +21,7 @@ use rdkafka::{Statistics, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, Error, ErrorLog, KafkaSettings};
+use super::{Delivery, Error, ErrorLog, KafkaSettings, refusal};
 use crate::pipeline::intake::Intake;
 use crate::pipeline::message::{MessageView, Position};
 use crate::pipeline::outbox::Outbox;
@@ -89,6 +89,7 @@ pub fn start(parts: SourceParts) -> Result<Source, Error> {
         metrics: parts.metrics.clone(),
         health: parts.health.clone(),
         frames_topic: parts.settings.frames_topic.clone(),
+        group_id: parts.settings.group_id.clone(),
         drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
         closing: Arc::default(),
         errors: ErrorLog::default(),
@@ -158,6 +159,7 @@ fn poll_once(
         None => Ok(()),
         Some(Ok(message)) => {
             let message = view(&message);
+            parts.health.admitted();
             if context.started.admits(consumer, message.topic, message.position)? {
                 parts.intake.receive(&message);
             }
@@ -231,6 +233,7 @@ struct SourceContext {
     metrics: Metrics,
     health: Health,
     frames_topic: String,
+    group_id: String,
     drain_timeout: Duration,
     /// Set once everything is drained: the revoke of closing the consumer has nothing left to do.
     closing: Arc<AtomicBool>,
@@ -247,7 +250,17 @@ impl ClientContext for SourceContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.errors.warn(&error, reason);
+        let code = error.rdkafka_error_code();
+        if let Some(cause) = code.and_then(refusal::of_connection) {
+            self.health.unreachable(cause);
+        }
+        match code.and_then(|code| refusal::of_consumer(code, &self.frames_topic, &self.group_id)) {
+            Some(cause) => {
+                self.errors.warn(&error, &format!("{reason}: {cause}"));
+                self.health.refused(cause);
+            }
+            None => self.errors.warn(&error, reason),
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -264,6 +277,11 @@ impl ConsumerContext for SourceContext {
             Rebalance::Assign(assigned) => {
                 let assigned = partitions(assigned, &self.frames_topic);
                 self.started.forget(&assigned);
+                // Nothing is assigned of a topic that cannot be seen, to a process too many, and to nobody
+                // who may not be in the group.
+                if !assigned.is_empty() {
+                    self.health.admitted();
+                }
                 tracing::info!(partitions = ?assigned, "partitions assigned");
             }
             Rebalance::Revoke(revoked) => {

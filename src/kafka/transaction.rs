@@ -17,7 +17,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::record::{LetterSize, Record, Topics};
 use super::sink::TOO_LARGE;
-use super::{Error, ErrorLog, KafkaSettings};
+use super::{Error, ErrorLog, KafkaSettings, refusal};
 use crate::domain::{Rejection, RejectionCode};
 use crate::pipeline::message::Position;
 use crate::pipeline::outbox::Due;
@@ -82,7 +82,10 @@ impl Transactor {
         match self.producer.init_transactions(TURN) {
             Ok(()) => Ok(true),
             Err(error) if is_retriable(&error) => Ok(false),
-            Err(source) => Err(Error::Client { what: "refuses transactions", source }),
+            Err(source) => match refusal::of_transactions(&source) {
+                Some(cause) => Err(Error::Transaction(cause.into(), Some(source))),
+                None => Err(Error::Client { what: "refuses transactions", source }),
+            },
         }
     }
 

@@ -4,6 +4,7 @@
 //! nothing outside the configured places is ever touched.
 
 mod place;
+mod web;
 
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ impl Fetcher {
     pub fn new(settings: &FetchSettings, max_image_bytes: u64) -> Result<Self, FetchSetupError> {
         settings.validate()?;
         let open = |(index, prefix): (usize, &String)| {
-            Place::open(prefix).map_err(|reason| FetchSetupError::Prefix { index, reason })
+            Place::open(prefix, web::system).map_err(|reason| FetchSetupError::Prefix { index, reason })
         };
         Ok(Self {
             places: settings.allowed_uri_prefixes.iter().enumerate().map(open).collect::<Result<_, _>>()?,

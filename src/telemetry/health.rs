@@ -21,6 +21,10 @@ struct Facts {
     running: BTreeMap<u64, Instant>,
     inferences: u64,
     connected: bool,
+    /// Why no broker can be reached.
+    unreachable: Option<String>,
+    /// What a broker that answers does not allow.
+    refused: Option<String>,
     draining: bool,
     fatal: Option<String>,
 }
@@ -56,7 +60,26 @@ impl Health {
 
     /// Whether at least one broker answers.
     pub fn connected(&self, connected: bool) {
-        self.facts().connected = connected;
+        let mut facts = self.facts();
+        facts.connected = connected;
+        if connected {
+            facts.unreachable = None;
+        }
+    }
+
+    /// Why a broker cannot be reached. Said for as long as none answers.
+    pub fn unreachable(&self, cause: impl Into<String>) {
+        self.facts().unreachable = Some(cause.into());
+    }
+
+    /// What the brokers answer and do not allow, so that no frame comes.
+    pub fn refused(&self, cause: impl Into<String>) {
+        self.facts().refused = Some(cause.into());
+    }
+
+    /// Frames may be read.
+    pub fn admitted(&self) {
+        self.facts().refused = None;
     }
 
     /// The service is stopping. It stays so.
@@ -78,8 +101,8 @@ impl Health {
         self.live_at(Instant::now())
     }
 
-    /// Whether frames are being graded: alive, warmed up, polling a broker that answers, not draining,
-    /// and the last inference did not fail.
+    /// Whether frames are being graded: alive, warmed up, polling a broker that answers and refuses
+    /// nothing, not draining, and the last inference did not fail.
     ///
     /// # Errors
     /// Why it is not ready, in one line.
@@ -121,13 +144,15 @@ impl Health {
         } else if facts.draining {
             "draining"
         } else if !facts.connected {
-            "no broker answers"
+            facts.unreachable.as_deref().unwrap_or("no broker answers")
+        } else if let Some(refused) = &facts.refused {
+            refused
         } else if facts.inference_failed {
             "the last inference failed"
         } else {
             return Ok(());
         };
-        Err(reason.to_owned())
+        Err(one_line(reason))
     }
 
     /// A thread that panicked while it wrote one fact leaves the others as true as before.
@@ -210,6 +235,23 @@ mod tests {
         assert_eq!(health.ready(), Ok(()));
         health.draining();
         assert_eq!(health.ready(), Err("draining".to_owned()));
+    }
+
+    #[test]
+    fn readiness_names_why_no_broker_answers_or_what_one_refuses() {
+        let health = running();
+        health.refused("not allowed to read");
+        assert_eq!(health.ready(), Err("not allowed to read".to_owned()));
+        health.unreachable("wrong password");
+        assert_eq!(health.ready(), Err("not allowed to read".to_owned()), "another broker answers");
+        health.connected(false);
+        assert_eq!(health.ready(), Err("wrong password".to_owned()));
+        health.connected(true);
+        health.admitted();
+        assert_eq!(health.ready(), Ok(()));
+        health.connected(false);
+        assert_eq!(health.ready(), Err("no broker answers".to_owned()), "the old cause no longer holds");
+        assert_eq!(health.live(), Ok(()));
     }
 
     #[test]

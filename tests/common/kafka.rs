@@ -32,6 +32,8 @@ pub struct Kafka {
     state: TempDir,
     port: u16,
     controller_port: u16,
+    /// Further arguments of `run`.
+    more: Vec<String>,
     process: Child,
 }
 
@@ -39,10 +41,15 @@ impl Kafka {
     /// Starts a broker of one's own: for tests that restart it or that must not see another test's groups.
     /// Panics with the broker's own words when it does not come up.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments of `deploy/kafka/run`.
+    pub fn start_with(more: &[String]) -> Self {
         let state = tempfile::Builder::new().prefix("memebg-kafka-").tempdir().expect("a temporary folder");
         let [port, controller_port] = free_ports();
-        let process = spawn(state.path(), port, controller_port);
-        let mut kafka = Self { state, port, controller_port, process };
+        let process = spawn(state.path(), port, controller_port, more);
+        let mut kafka = Self { state, port, controller_port, more: more.to_vec(), process };
         kafka.await_ready();
         kafka
     }
@@ -111,7 +118,7 @@ impl Kafka {
 
     /// Starts a stopped broker on the same ports and data.
     pub fn start_again(&mut self) {
-        self.process = spawn(self.state.path(), self.port, self.controller_port);
+        self.process = spawn(self.state.path(), self.port, self.controller_port, &self.more);
         self.await_ready();
     }
 
@@ -154,12 +161,13 @@ fn log_path(state: &Path) -> PathBuf {
     state.join("broker.log")
 }
 
-fn spawn(state: &Path, port: u16, controller_port: u16) -> Child {
+fn spawn(state: &Path, port: u16, controller_port: u16, more: &[String]) -> Child {
     let run = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kafka/run");
     let log = File::options().create(true).append(true).open(log_path(state)).expect("a log file");
     Command::new(run)
         .arg(state)
         .args([port.to_string(), controller_port.to_string()])
+        .args(more)
         .stdin(Stdio::piped())
         .stdout(log.try_clone().expect("a second handle of the log"))
         .stderr(log)
@@ -167,9 +175,9 @@ fn spawn(state: &Path, port: u16, controller_port: u16) -> Child {
         .unwrap_or_else(|error| panic!("{run} cannot be run (it needs bash): {error}"))
 }
 
-/// Two free loopback ports below the range from which the system picks ports of outgoing connections: else, while the
+/// Free loopback ports below the range from which the system picks ports of outgoing connections: else, while the
 /// broker is down, another socket could take its port, or a client that retries could even connect to itself.
-fn free_ports() -> [u16; 2] {
+pub fn free_ports<const PORTS: usize>() -> [u16; PORTS] {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     let start = RandomState::new().hash_one("a random start, so that parallel test processes seldom meet");
@@ -177,5 +185,5 @@ fn free_ports() -> [u16; 2] {
     let mut free = (0..COUNT)
         .map(|step| FIRST + (offset + step) % COUNT)
         .filter(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
-    [(); 2].map(|()| free.next().expect("a free port between 20000 and 32000"))
+    [(); PORTS].map(|()| free.next().expect("a free port between 20000 and 32000"))
 }

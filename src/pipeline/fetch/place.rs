@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::client::{ClientOptions, HttpClient, HttpConnector, HttpError};
+use object_store::client::HttpError;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
@@ -19,6 +19,7 @@ use object_store::{
 use tokio::sync::Semaphore;
 use url::{Position, Url};
 
+use super::web::{Connector, Inward, Lookup, Redirected};
 use super::{Failure, not_allowed, unreachable, wrong_length};
 use crate::domain::{Rejection, RejectionCode};
 
@@ -80,7 +81,8 @@ impl Address {
 }
 
 impl Place {
-    pub(super) fn open(prefix: &str) -> Result<Self, String> {
+    /// `lookup` finds the addresses of a web server.
+    pub(super) fn open(prefix: &str, lookup: Lookup) -> Result<Self, String> {
         let prefix = Address::parse(prefix)?;
         let text = prefix.url.as_str();
         // The attempts are counted in one place, the fetcher.
@@ -106,7 +108,9 @@ impl Place {
                     .map_err(unusable)?,
             ),
             ObjectStoreScheme::Http => {
-                let connector = NoRedirects { https_only: prefix.url.scheme() == "https" };
+                let name = prefix.url.host_str().unwrap_or_default().to_owned();
+                let https_only = prefix.url.scheme() == "https";
+                let connector = Connector { host: name, https_only, lookup };
                 let host = &prefix.url[..Position::BeforePath];
                 let builder = HttpBuilder::new().with_url(host).with_retry(retry);
                 Arc::new(builder.with_http_connector(connector).build().map_err(unusable)?)
@@ -223,6 +227,10 @@ fn failure(error: &object_store::Error) -> Failure {
         other if chain(other).any(|cause| cause.is::<Redirected>()) => {
             Failure::Permanent(not_allowed("is redirected elsewhere by its server, which is not followed"))
         }
+        other if chain(other).any(|cause| cause.is::<Inward>()) => Failure::Permanent(not_allowed(
+            "has a host that resolves to loopback or link-local addresses only; if that is meant, name the \
+             address in allowed_uri_prefixes",
+        )),
         other => Failure::Temporary(unreachable(&cause(other))),
     }
 }
@@ -241,27 +249,4 @@ fn cause(error: &object_store::Error) -> String {
         None => "the store failed".to_owned(),
     };
     text.chars().take(MAX_CAUSE_CHARS).collect()
-}
-
-/// Connects to web servers without following their redirects: a redirect would lead wherever the server
-/// likes, inside the network of the laboratory too. The APIs of the cloud stores redirect between their
-/// own regions and keep the usual client.
-#[derive(Debug)]
-struct NoRedirects {
-    https_only: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("redirect refused")]
-struct Redirected;
-
-impl HttpConnector for NoRedirects {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::custom(|attempt| attempt.error(Redirected)))
-            .https_only(self.https_only)
-            .build()
-            .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
-        Ok(HttpClient::new(client))
-    }
 }

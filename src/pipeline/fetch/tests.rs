@@ -171,12 +171,68 @@ async fn another_scheme_host_port_or_user_is_not_the_allowed_place() {
         format!("http://user@127.0.0.1:{port}/frames/image.jpg"),
         format!("http://:secret@127.0.0.1:{port}/frames/image.jpg"),
         format!("http://127.0.0.1:{port}@elsewhere.example/frames/image.jpg"),
+        format!("http://127.0.0.1:{port}\\@elsewhere.example/image.jpg"),
+        format!("http://127.0.0.1.:{port}.evil.example/frames/image.jpg"),
+        format!("http://127.0.0.1.evil.example:{port}/frames/image.jpg"),
+        format!("http://[::1]:{port}/frames/image.jpg"),
+        format!("http://[::ffff:127.0.0.1]:{port}/frames/image.jpg"),
+        format!("http://127.0.0.2:{port}/frames/image.jpg"),
+        format!("ftp://127.0.0.1:{port}/frames/image.jpg"),
+        "http:///frames/image.jpg".to_owned(),
+        "data:image/jpeg;base64,AAAA".to_owned(),
         "s3://frames/image.jpg".to_owned(),
     ] {
         assert_eq!(refusal(&fetcher, &uri).await.code, RejectionCode::ImageUriNotAllowed, "{uri}");
     }
     assert_eq!(requests.load(Ordering::SeqCst), 0);
     assert_eq!(fetcher.fetch(&format!("{base}/frames/image.jpg"), LENGTH).await.unwrap(), IMAGE);
+}
+
+#[tokio::test]
+async fn another_spelling_of_the_allowed_place_is_the_allowed_place() {
+    let (base, requests) = server(|_, _| ok()).await;
+    let fetcher = fetcher(&format!("{base}/frames"));
+    let port = base.rsplit(':').next().unwrap();
+    for host in ["HTTP://127.0.0.1", "http://2130706433", "http://0x7f.1", "http://127.0.0.1."] {
+        let uri = format!("{host}:{port}/frames/image.jpg");
+        assert_eq!(fetcher.fetch(&uri, LENGTH).await.unwrap(), IMAGE, "{uri}");
+    }
+    assert_eq!(requests.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_host_name_is_the_allowed_one_by_all_of_its_letters() {
+    let fetcher = fetcher("https://images.example");
+    for uri in [
+        "https://images.example.evil/image.jpg",
+        "https://images.example./image.jpg",
+        "https://evil.images.example/image.jpg",
+        "https://images.example@evil/image.jpg",
+        "https://images.example:8443/image.jpg",
+        "https://images.example%2eevil/image.jpg",
+        "https://images.example\u{3002}evil/image.jpg",
+        "http://images.example/image.jpg",
+    ] {
+        assert_eq!(refusal(&fetcher, uri).await.code, RejectionCode::ImageUriNotAllowed, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_pointed_at_this_machine_is_not_followed_there() {
+    let (base, requests) = server(|_, _| ok()).await;
+    let port = base.rsplit(':').next().unwrap();
+    let pointed_here: web::Lookup = |_| Box::pin(async { Ok(vec![([127, 0, 0, 1], 0).into()]) });
+    let fetch = async |host: &str| {
+        let prefix = format!("http://{host}:{port}");
+        let fetcher =
+            Fetcher { places: vec![Place::open(&prefix, pointed_here).unwrap()], ..fetcher(&prefix) };
+        fetcher.fetch(&format!("{prefix}/image.jpg"), LENGTH).await
+    };
+    let rejection = fetch("images.example").await.unwrap_err();
+    assert_eq!(rejection.code, RejectionCode::ImageUriNotAllowed, "{rejection}");
+    assert!(rejection.message.contains("loopback"), "{rejection}");
+    assert_eq!(requests.load(Ordering::SeqCst), 0);
+    assert_eq!(fetch("localhost").await.unwrap(), IMAGE, "named by the operator");
 }
 
 #[tokio::test]

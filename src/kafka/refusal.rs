@@ -1,0 +1,80 @@
+//! What a cluster refuses, said so that an operator knows what to change.
+//!
+//! librdkafka names the fault and neither the option that leads there nor the access that lacks.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// Why there is no connection, when it is one of ours to mend.
+pub(super) fn of_connection(code: RDKafkaErrorCode) -> Option<&'static str> {
+    match code {
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => Some(
+            "the broker refuses the credentials: check sasl.mechanism, sasl.username and sasl.password in \
+             kafka.properties and kafka.property_files",
+        ),
+        RDKafkaErrorCode::SSL => Some(
+            "no TLS connection to the broker: check ssl.ca.location and security.protocol in kafka.properties, \
+             and the broker's certificate",
+        ),
+        RDKafkaErrorCode::Resolve => Some(
+            "a broker's host name cannot be resolved: check kafka.brokers and what the brokers advertise",
+        ),
+        _ => None,
+    }
+}
+
+/// Why the consumer is given no frames.
+pub(super) fn of_consumer(code: RDKafkaErrorCode, frames_topic: &str, group_id: &str) -> Option<String> {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
+            "not allowed to read topic {frames_topic} (kafka.frames_topic): grant READ and DESCRIBE on it"
+        )),
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some(format!(
+            "topic {frames_topic} (kafka.frames_topic) does not exist: create it, or grant DESCRIBE on it"
+        )),
+        RDKafkaErrorCode::GroupAuthorizationFailed => {
+            Some(format!("not allowed to be in group {group_id} (kafka.group_id): grant READ on that group"))
+        }
+        _ => None,
+    }
+}
+
+/// Why an event was not taken.
+pub(super) fn of_producer(error: &KafkaError, topic: &str) -> String {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => format!(
+            "not allowed to write to topic {topic} (kafka.grades_topic, kafka.dead_letters_topic): grant WRITE \
+             and DESCRIBE on it"
+        ),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => format!(
+            "topic {topic} (kafka.grades_topic, kafka.dead_letters_topic) does not exist: create it, or grant \
+             DESCRIBE on it"
+        ),
+        code => match code.and_then(of_connection) {
+            Some(cause) => format!("{cause} ({error})"),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// What transactions need and the cluster does not allow.
+pub(super) fn of_transactions(error: &KafkaError) -> Option<&'static str> {
+    (error.rdkafka_error_code()? == RDKafkaErrorCode::TransactionalIdAuthorizationFailed).then_some(
+        "not allowed to use transactional ids that begin with kafka.group_id and a hyphen, which kafka.delivery = \
+         \"exactly_once\" needs: grant WRITE and DESCRIBE on that prefix",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_nobodys_fault_and_is_not_explained() {
+        for code in [RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::AllBrokersDown] {
+            assert_eq!(of_connection(code), None);
+            assert_eq!(of_consumer(code, "frames", "group"), None);
+        }
+        let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+        assert_eq!(of_producer(&error, "grades"), error.to_string());
+    }
+}

@@ -32,6 +32,9 @@ pub struct Kafka {
     state: TempDir,
     port: u16,
     controller_port: u16,
+    /// Of all nodes of its cluster.
+    bootstrap: String,
+    replicas: i32,
     /// Further arguments of `run`.
     more: Vec<String>,
     process: Child,
@@ -49,9 +52,43 @@ impl Kafka {
         let state = tempfile::Builder::new().prefix("memebg-kafka-").tempdir().expect("a temporary folder");
         let [port, controller_port] = free_ports();
         let process = spawn(state.path(), port, controller_port, more);
-        let mut kafka = Self { state, port, controller_port, more: more.to_vec(), process };
+        let bootstrap = format!("{}:{port}", Ipv4Addr::LOCALHOST);
+        let more = more.to_vec();
+        let mut kafka = Self { state, port, controller_port, bootstrap, replicas: 1, more, process };
         kafka.await_ready();
         kafka
+    }
+
+    /// Starts three nodes that replicate everything to each other and go on when one of them dies. Dropping one kills
+    /// it and deletes its data, as when a machine is lost.
+    pub fn cluster() -> [Self; 3] {
+        let ports = free_ports::<6>();
+        let (brokers, controllers) = ports.split_at(3);
+        let list = |ports: &[u16], named: &dyn Fn(usize) -> String| -> String {
+            let each = ports.iter().enumerate();
+            let each = each.map(|(node, port)| format!("{}{}:{port}", named(node + 1), Ipv4Addr::LOCALHOST));
+            each.collect::<Vec<_>>().join(",")
+        };
+        let bootstrap = list(brokers, &|_| String::new());
+        let voters = list(controllers, &|node| format!("{node}@"));
+        let mut nodes = [0, 1, 2].map(|node| {
+            let state =
+                tempfile::Builder::new().prefix("memebg-kafka-").tempdir().expect("a temporary folder");
+            let properties = format!(
+                "node.id={}\ncontroller.quorum.voters={voters}\nmin.insync.replicas=2\n\
+                 offsets.topic.replication.factor=3\ntransaction.state.log.replication.factor=3\n\
+                 transaction.state.log.min.isr=2\n",
+                node + 1
+            );
+            let file = state.path().join("node.properties");
+            fs::write(&file, properties).expect("a properties file");
+            let more = vec![file.to_str().expect("a path in UTF-8").to_owned()];
+            let (port, controller_port) = (brokers[node], controllers[node]);
+            let process = spawn(state.path(), port, controller_port, &more);
+            Self { state, port, controller_port, bootstrap: bootstrap.clone(), replicas: 3, more, process }
+        });
+        nodes.iter_mut().for_each(Self::await_ready);
+        nodes
     }
 
     /// The broker that all tests of one binary share. Each test names its own topics and groups.
@@ -60,9 +97,9 @@ impl Kafka {
         SHARED.get_or_init(Self::start)
     }
 
-    /// `host:port` for `bootstrap.servers`.
+    /// `host:port` for `bootstrap.servers`, of every node.
     pub fn bootstrap(&self) -> String {
-        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        self.bootstrap.clone()
     }
 
     /// The folder of its properties, log and data. Gone once the broker has been dropped.
@@ -81,8 +118,11 @@ impl Kafka {
     /// leader, so that the first produce or fetch finds it.
     pub async fn create_topic(&self, name: &str, partitions: usize, configs: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
-        let mut topic =
-            NewTopic::new(name, i32::try_from(partitions).expect("few"), TopicReplication::Fixed(1));
+        let mut topic = NewTopic::new(
+            name,
+            i32::try_from(partitions).expect("few"),
+            TopicReplication::Fixed(self.replicas),
+        );
         for (key, value) in configs {
             topic = topic.set(key, value);
         }

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, os::unix::process::ExitStatusExt, time::Duration};
 
 use common::kafka::Kafka;
 use process::{Memebg, get, grade_events, metric, wait_for};
-use stream::{Stream, day_5_frames, skipped_frames};
+use stream::{Stream, day_5_frames, poison_frames, skipped_frames};
 
 /// For what takes seconds on two idle cores, while everything else runs beside it.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -198,6 +198,43 @@ async fn frames_that_cannot_be_published_in_time_end_the_service_with_code_3() {
     service.signal("CONT");
     let status = service.end(DRAIN_TIMEOUT);
     assert_eq!(status.code(), Some(3), "{}", service.log());
+}
+
+/// Good frames around one that cannot be graded, while the dead-letter topic takes nothing.
+async fn a_dead_letter_that_is_not_confirmed(delivery: &str) {
+    let kafka = Kafka::shared();
+    let stream = Stream { kafka, name: format!("unconfirmed-{delivery}"), partitions: 1 };
+    kafka.create_topic(&stream.frames(), 1, &[]).await;
+    kafka.create_topic(&stream.grades(), 1, &[]).await;
+    // Less than the smallest letter needs: nothing sent there is ever confirmed.
+    kafka.create_topic(&stream.dead_letters(), 1, &[("max.message.bytes", "60")]).await;
+    stream.send(day_5_frames(2, 0..1));
+    let poison = stream.ends_of_frames()[&0];
+    stream.send(poison_frames(0..1));
+    stream.send(day_5_frames(2, 1..2));
+    let options = [("kafka.delivery", delivery), ("kafka.delivery_timeout_ms", "4000")];
+    let mut service = serve(&stream, &options);
+    let status = service.end(PATIENCE);
+    assert_eq!(status.code(), Some(3), "{}", service.log());
+    let committed = stream.committed()[&0];
+    assert!(committed <= poison, "{committed} is committed, and the frame at {poison} has no dead letter");
+
+    kafka.set_topic(&stream.dead_letters(), ("max.message.bytes", "1048588")).await;
+    let mut service = serve(&stream, &options);
+    stream.await_committed(PATIENCE);
+    stop_in_peace(&mut service);
+    let tally = stream.check();
+    assert_eq!((tally.wanted, tally.dead_lettered), (4, 1));
+}
+
+#[tokio::test]
+async fn the_watermark_does_not_pass_a_dead_letter_that_is_not_confirmed() {
+    a_dead_letter_that_is_not_confirmed("at_least_once").await;
+}
+
+#[tokio::test]
+async fn nor_does_a_transaction() {
+    a_dead_letter_that_is_not_confirmed("exactly_once").await;
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     metadata::Metadata,
@@ -139,6 +139,16 @@ impl Kafka {
         while !admin.inner().fetch_metadata(Some(name), REQUEST_TIMEOUT).is_ok_and(|metadata| led(&metadata))
         {
             assert!(Instant::now() < deadline, "topic {name} has no leaders after {REQUEST_TIMEOUT:?}");
+        }
+    }
+
+    /// Sets one topic-level setting; the others go back to their defaults.
+    pub async fn set_topic(&self, name: &str, (key, value): (&str, &str)) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let topic = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        for result in admin.alter_configs([&topic], &options).await.expect("the broker answers") {
+            result.unwrap_or_else(|(topic, code)| panic!("{topic:?} was not changed: {code}"));
         }
     }
 

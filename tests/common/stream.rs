@@ -140,24 +140,35 @@ impl<'a> Stream<'a> {
     /// Waits until the group has committed the end of every partition of the frames topic.
     pub fn await_committed(&self, within: Duration) {
         let deadline = Instant::now() + within;
-        let (consumer, topic) = (self.consumer(), self.frames());
         loop {
-            let ends = self.ends(&consumer, &topic);
-            let asked = self.list(&topic, Offset::Invalid);
-            let committed = consumer.committed_offsets(asked, PATIENCE).map(|list| {
-                let next = |partition| match list.find_partition(&topic, partition)?.offset() {
-                    Offset::Offset(next) => Some(next),
-                    _ => None,
-                };
-                ends.keys().map(|id| (*id, next(*id).unwrap_or(0))).collect::<BTreeMap<_, _>>()
-            });
-            // An error is a coordinator that is still loading, or a broker that is away.
-            if committed.as_ref().is_ok_and(|committed| *committed == ends) {
+            let (committed, ends) = (self.committed(), self.ends_of_frames());
+            if committed == ends {
                 return;
             }
             assert!(Instant::now() < deadline, "not within {within:?}: committed {committed:?} of {ends:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What the group has committed of every partition of the frames topic; 0 for nothing.
+    pub fn committed(&self) -> BTreeMap<i32, i64> {
+        let deadline = Instant::now() + PATIENCE;
+        let (consumer, topic) = (self.consumer(), self.frames());
+        let next = |offset| if let Offset::Offset(next) = offset { next } else { 0 };
+        loop {
+            match consumer.committed_offsets(self.list(&topic, Offset::Invalid), PATIENCE) {
+                Ok(list) => {
+                    return list.elements().iter().map(|it| (it.partition(), next(it.offset()))).collect();
+                }
+                // A coordinator that is still loading, or a broker that is away.
+                Err(error) => assert!(Instant::now() < deadline, "no committed offsets: {error}"),
+            }
+        }
+    }
+
+    /// Log end of every partition of the frames topic.
+    pub fn ends_of_frames(&self) -> BTreeMap<i32, i64> {
+        self.ends(&self.consumer(), &self.frames())
     }
 
     /// Reads all topics and checks what must hold however often the service was stopped: every wanted frame has a
@@ -213,7 +224,7 @@ impl<'a> Stream<'a> {
             client.set("transactional.id", &self.name).create().expect("a transactional producer");
         let consumer = self.consumer();
         let mut offsets = TopicPartitionList::new();
-        for (partition, end) in self.ends(&consumer, &self.frames()) {
+        for (partition, end) in self.ends_of_frames() {
             offsets.add_partition_offset(&self.frames(), partition, Offset::Offset(end)).expect("an offset");
         }
         producer.init_transactions(PATIENCE).expect("initialised");

@@ -103,9 +103,8 @@ impl Transactor {
         self.producer.begin_transaction().map_err(Failure::Fatal)?;
         let trouble = match self.try_to_commit(due, offsets, group, deadline, alive) {
             Ok(()) => {
-                for envelope in &due.envelopes {
-                    self.cut_down.remove(&envelope.body.raw.position);
-                }
+                // What is not in this one belongs to somebody else by now.
+                self.cut_down.clear();
                 return Ok(());
             }
             Err(Trouble::Kafka(KafkaError::Transaction(error))) if error.is_fatal() => {

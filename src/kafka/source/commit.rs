@@ -123,17 +123,20 @@ impl SourceContext {
         let Some(transactions) = &self.transactions else { return };
         let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
         let Transactions { transactor, outbox, patience, failing_since, failed } = &mut *transactions;
+        // In this order: of a member that it has expelled the group knows nothing, and what it knows nothing
+        // of it does not fence. The callback that says so comes with the next poll.
+        let group = consumer.group_metadata();
+        let Some(group) = group.filter(|_| !consumer.assignment_lost()) else { return };
         let mut due = outbox.take();
         if due.offsets.is_empty() {
             return;
         }
         let started = Instant::now();
-        let result = match (self.listed(&due.offsets), consumer.group_metadata()) {
-            (Ok(offsets), Some(group)) => {
+        let result = match self.listed(&due.offsets) {
+            Ok(offsets) => {
                 transactor.commit(&mut due, &offsets, &group, &|| self.health.polled()).map(|()| offsets)
             }
-            (Err(error), _) => Err(Failure::Aborted(error.to_string())),
-            (_, None) => Err(Failure::Aborted("not a member of the group".into())),
+            Err(error) => Err(Failure::Aborted(error.to_string())),
         };
         match result {
             Ok(offsets) => {

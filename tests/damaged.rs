@@ -105,9 +105,7 @@ fn mend_checksums(png: &mut [u8]) {
         else {
             return;
         };
-        let checksum = !named.iter().fold(u32::MAX, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ 0xedb8_8320 * (crc & 1))
-        });
+        let checksum = crc32fast::hash(named);
         let Some(old) = png.get_mut(place - 4..place) else { return };
         old.copy_from_slice(&checksum.to_be_bytes());
         at = place;

@@ -2,12 +2,10 @@
 
 use super::*;
 
-/// A PNG chunk with its checksum (ISO 3309).
+/// A PNG chunk with its checksum.
 fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
     let named = [name, content].concat();
-    let checksum = !named.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ 0xedb8_8320 * (crc & 1))
-    });
+    let checksum = crc32fast::hash(&named);
     [&u32::try_from(content.len()).unwrap().to_be_bytes()[..], &named, &checksum.to_be_bytes()].concat()
 }
 

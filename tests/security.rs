@@ -221,6 +221,19 @@ async fn a_grades_topic_that_may_not_be_written_to_ends_the_service_and_loses_no
 }
 
 #[tokio::test]
+async fn a_transaction_that_may_not_write_to_the_grades_topic_ends_the_service_and_loses_nothing() {
+    let laboratory = Laboratory::open("no-grades-once").await;
+    let grades = laboratory.stream.grades();
+    laboratory.allow_all_but(&grades);
+    laboratory.broker.allow(TransactionalId, "no-grades-once-*", &[Write, Describe]);
+    let once = [("kafka.delivery", "exactly_once")];
+    await_refusal(&mut laboratory.serve(&once), &[&grades, "kafka.grades_topic", "grant WRITE"]);
+    laboratory.broker.allow(Topic, &grades, &[Write, Describe]);
+    let tally = laboratory.finish(laboratory.serve(&once));
+    assert_eq!((tally.repeated, tally.repeated_letters), (0, 0));
+}
+
+#[tokio::test]
 async fn a_dead_letters_topic_that_may_not_be_written_to_ends_the_service_and_loses_nothing() {
     let laboratory = Laboratory::open("no-letters").await;
     let letters = laboratory.stream.dead_letters();

@@ -7,6 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use super::{KafkaSettings, with_headers};
 use crate::domain::{GRADE_EVENT_TYPE, GradeEvent, Rejection};
 use crate::pipeline::message::RawMessage;
+use crate::pipeline::publish::Verdict;
 
 /// CloudEvents `source` of every grade event.
 const EVENT_SOURCE: &str = "/memebg";
@@ -54,6 +55,14 @@ pub(super) struct Topics {
 impl Topics {
     pub(super) fn of(settings: &KafkaSettings) -> Self {
         Self { grades: settings.grades_topic.clone(), dead_letters: settings.dead_letters_topic.clone() }
+    }
+
+    /// Where a verdict goes.
+    pub(super) fn topic_of(&self, verdict: &Verdict) -> &str {
+        match verdict {
+            Verdict::Grade(_) => &self.grades,
+            Verdict::Reject(_) => &self.dead_letters,
+        }
     }
 
     /// A grade event, as a CloudEvent in binary mode.

@@ -38,21 +38,30 @@ pub(super) fn of_consumer(code: RDKafkaErrorCode, frames_topic: &str, group_id: 
     }
 }
 
-/// Why an event was not taken.
-pub(super) fn of_producer(error: &KafkaError, topic: &str) -> String {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => format!(
+/// Why a topic takes no event, however often it is tried, until somebody changes the cluster.
+pub(super) fn of_topic(code: RDKafkaErrorCode, topic: &str) -> Option<String> {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
             "not allowed to write to topic {topic} (kafka.grades_topic, kafka.dead_letters_topic): grant WRITE \
              and DESCRIBE on it"
-        ),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => format!(
+        )),
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some(format!(
             "topic {topic} (kafka.grades_topic, kafka.dead_letters_topic) does not exist: create it, or grant \
              DESCRIBE on it"
-        ),
-        code => match code.and_then(of_connection) {
-            Some(cause) => format!("{cause} ({error})"),
-            None => error.to_string(),
-        },
+        )),
+        _ => None,
+    }
+}
+
+/// Why an event was not taken.
+pub(super) fn of_producer(error: &KafkaError, topic: &str) -> String {
+    let code = error.rdkafka_error_code();
+    if let Some(cause) = code.and_then(|code| of_topic(code, topic)) {
+        return cause;
+    }
+    match code.and_then(of_connection) {
+        Some(cause) => format!("{cause} ({error})"),
+        None => error.to_string(),
     }
 }
 

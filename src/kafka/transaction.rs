@@ -33,6 +33,9 @@ pub(super) enum Failure {
     /// It was aborted, nothing of it is visible, and it can be tried again.
     #[error("transaction was aborted: {0}")]
     Aborted(String),
+    /// It was aborted too, and nothing but a change of the cluster helps.
+    #[error("transaction was refused: {0}")]
+    Refused(String),
     /// This producer can do nothing any more.
     #[error("kafka transaction failed for good")]
     Fatal(#[source] KafkaError),
@@ -41,6 +44,8 @@ pub(super) enum Failure {
 /// What ended an attempt.
 enum Trouble {
     Kafka(KafkaError),
+    /// What the cluster does not allow.
+    Refused(String),
     /// An event that cannot be written.
     Event(serde_json::Error),
 }
@@ -101,7 +106,7 @@ impl Transactor {
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
         self.producer.begin_transaction().map_err(Failure::Fatal)?;
-        let trouble = match self.try_to_commit(due, offsets, group, deadline, alive) {
+        let mut failure = match self.try_to_commit(due, offsets, group, deadline, alive) {
             Ok(()) => {
                 // What is not in this one belongs to somebody else by now.
                 self.cut_down.clear();
@@ -110,8 +115,9 @@ impl Transactor {
             Err(Trouble::Kafka(KafkaError::Transaction(error))) if error.is_fatal() => {
                 return Err(Failure::Fatal(KafkaError::Transaction(error)));
             }
-            Err(Trouble::Kafka(error)) => error.to_string(),
-            Err(Trouble::Event(error)) => format!("cannot write the event: {error}"),
+            Err(Trouble::Kafka(error)) => Failure::Aborted(error.to_string()),
+            Err(Trouble::Refused(cause)) => Failure::Refused(cause),
+            Err(Trouble::Event(error)) => Failure::Aborted(format!("cannot write the event: {error}")),
         };
         let deadline = Instant::now() + self.patience;
         retry(deadline, alive, || self.producer.abort_transaction(TURN)).map_err(Failure::Fatal)?;
@@ -119,9 +125,13 @@ impl Transactor {
         for (index, code) in refused {
             if code == RDKafkaErrorCode::MessageSizeTooLarge {
                 self.cut_down(due, index);
+            } else if let Some(envelope) = due.envelopes.get(index)
+                && let Some(cause) = refusal::of_topic(code, self.topics.topic_of(&envelope.body.verdict))
+            {
+                failure = Failure::Refused(cause);
             }
         }
-        Err(Failure::Aborted(trouble))
+        Err(failure)
     }
 
     fn try_to_commit(
@@ -167,7 +177,10 @@ impl Transactor {
         record.key = key;
         record.payload = value.as_deref();
         record.timestamp = timestamp_ms;
-        Ok(self.producer.send(record).map_err(|(error, _)| error)?)
+        self.producer.send(record).map_err(|(error, _)| {
+            let cause = error.rdkafka_error_code().and_then(|code| refusal::of_topic(code, topic));
+            cause.map_or(Trouble::Kafka(error), Trouble::Refused)
+        })
     }
 
     /// Returns whether there was something to cut down.

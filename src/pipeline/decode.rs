@@ -5,6 +5,7 @@
 //! pixels.
 
 mod jpeg;
+mod pages;
 mod raster;
 
 use std::panic::catch_unwind;

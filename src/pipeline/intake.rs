@@ -62,7 +62,7 @@ impl Intake {
     /// the pipeline makes room.
     pub fn receive(&self, message: &MessageView<'_>) {
         let received_at = Instant::now();
-        let receipt = self.ledger.open(message.position, message.value_bytes());
+        let receipt = self.ledger.open(message.position, message.size_bytes());
         let (site, decided) = match event::read(message, self.max_value_bytes) {
             Err(rejection) => (None, Err(rejection)),
             Ok(event) => {

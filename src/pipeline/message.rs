@@ -53,10 +53,13 @@ impl<'a> MessageView<'a> {
         found.1.and_then(|value| std::str::from_utf8(value).ok())
     }
 
-    /// Length of the value.
+    /// Length of value, key and headers: what a copy takes. The value may be the least of it.
     #[must_use]
-    pub fn value_bytes(&self) -> usize {
-        self.value.map_or(0, <[u8]>::len)
+    pub fn size_bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len));
+        let overhead = self.headers.len() * size_of::<(String, Option<Vec<u8>>)>();
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        length(self.value) + length(self.key) + headers.sum::<usize>() + overhead
     }
 
     /// The owned copy.
@@ -89,5 +92,26 @@ impl RawMessage {
             headers: self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect(),
             timestamp_ms: self.timestamp_ms,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_as_large_as_all_that_is_copied_of_it() {
+        let (key, value, header) = (vec![1; 300], vec![2; 500], vec![3; 700]);
+        let message = MessageView {
+            topic: "frames",
+            position: Position { partition: 0, offset: 0 },
+            key: Some(&key),
+            value: Some(&value),
+            headers: vec![("some", Some(&header)), ("none", None)],
+            timestamp_ms: None,
+        };
+        assert!((1_508..1_700).contains(&message.size_bytes()), "{}", message.size_bytes());
+        let empty = MessageView { key: None, value: None, headers: Vec::new(), ..message };
+        assert_eq!(empty.size_bytes(), 0);
     }
 }

@@ -9,6 +9,10 @@ use super::message::RawMessage;
 use super::receipt::Outcome;
 use crate::domain::{Frame, GradeEvent, GradeStatus, Rejection, RejectionCode};
 
+/// Longest `traceparent` that is passed on. Its first version has 55 bytes, and later ones may be longer; what is far
+/// longer is none, and must not make a grade event too large.
+const MAX_TRACEPARENT_BYTES: usize = 128;
+
 /// How much may wait for the broker's confirmation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +46,8 @@ impl Spoken {
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         let message = self.raw.view();
-        message.header("traceparent").or(message.header("ce_traceparent"))
+        let traceparent = message.header("traceparent").or(message.header("ce_traceparent"));
+        traceparent.filter(|it| it.len() <= MAX_TRACEPARENT_BYTES)
     }
 }
 

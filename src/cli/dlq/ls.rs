@@ -76,7 +76,7 @@ impl Row {
                 offset: origin.position.offset,
             }),
             reason: letter.reason().chars().take(REASON_CHARS).collect(),
-            value_bytes: message.value_bytes(),
+            value_bytes: message.value.map_or(0, <[u8]>::len),
             omitted_bytes: letter.omitted_bytes,
             replayed: false,
         }

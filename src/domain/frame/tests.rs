@@ -140,3 +140,47 @@ fn a_frame_event_without_escapes_is_read_without_a_copy() {
     assert!(matches!(event.image.uri, Some(Text(Cow::Borrowed(_)))));
     assert!(matches!(event.captured_at, Some(Text(Cow::Borrowed(_)))));
 }
+
+#[test]
+fn a_key_that_stands_there_twice_is_refused_whichever_value_was_meant() {
+    let json = serde_json::to_string(&by_uri()).unwrap();
+    for (once, twice) in [
+        (r#""run":"#, r#""run":1,"run":"#),
+        (r#""sha256":"#, r#""sha256":"","sha256":"#),
+        (r#""embryo_id":"#, r#""embryo\u005fid":"E-1","embryo_id":"#),
+    ] {
+        let json = json.replace(once, twice);
+        let rejection = FrameEvent::from_json(json.as_bytes()).unwrap_err();
+        assert_eq!(rejection.code, RejectionCode::SchemaInvalid);
+        assert!(rejection.message.contains("duplicate field"), "{rejection}");
+    }
+}
+
+#[test]
+fn numbers_that_json_does_not_have_or_that_nobody_can_hold_are_refused() {
+    let json = serde_json::to_string(&with_run(0)).unwrap();
+    let run = |value: &str| unreadable(&json.replace(r#""run":0"#, &format!(r#""run":{value}"#)));
+    for value in ["NaN", "Infinity", "-Infinity", "1e999", "0x1", "01", "+1", "1."] {
+        assert_eq!(run(value), RejectionCode::InvalidJson, "{value}");
+    }
+    let digits = "9".repeat(300);
+    for value in [digits.as_str(), &format!("-{digits}"), "-0.5"] {
+        assert_eq!(run(value), RejectionCode::SchemaInvalid, "{value}");
+    }
+}
+
+fn with_run(run: u64) -> serde_json::Value {
+    let mut event = by_uri();
+    event["run"] = run.into();
+    event
+}
+
+#[test]
+fn an_identifier_with_a_character_that_cannot_be_seen_is_refused() {
+    for hidden in ["\u{0}", "\n", "\u{1b}", "\u{7f}", "\u{202e}", "\u{feff}"] {
+        for field in ["embryo_id", "site_id", "slide_id"] {
+            let found = with(field, format!("E-1{hidden}"));
+            assert_eq!(code(found), RejectionCode::SchemaInvalid, "{field} {hidden:?}");
+        }
+    }
+}

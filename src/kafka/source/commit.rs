@@ -161,7 +161,9 @@ impl SourceContext {
                     Failure::Aborted(reason) if since.elapsed() < *patience => {
                         tracing::warn!(reason, "transaction was aborted; trying again");
                     }
-                    Failure::Aborted(reason) => *failed = Some(Error::Transaction(reason, None)),
+                    Failure::Aborted(reason) | Failure::Refused(reason) => {
+                        *failed = Some(Error::Transaction(reason, None));
+                    }
                     Failure::Fatal(source) => {
                         *failed = Some(Error::Transaction("failed for good".into(), Some(source)));
                     }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
 
-use super::{jpeg, undecodable};
+use super::{jpeg, pages, undecodable};
 use crate::domain::{Image, MediaType, Rejection, RejectionCode};
 
 /// Most bytes per pixel that are decoded: RGBA with 16 bits.
@@ -37,7 +37,15 @@ pub(super) fn decode(bytes: &[u8], image: &Image, max_pixels: u64) -> Result<Ras
     match image.media_type {
         MediaType::Jpeg => jpeg::decode(bytes, check),
         MediaType::Png if !png_is_complete(bytes) => Err(undecodable("the PNG is cut short")),
-        MediaType::Png => read(PngDecoder::with_limits(input, decoder_limits(max_pixels)), max_pixels, check),
+        MediaType::Png if pages::png_is_animated(bytes) => Err(undecodable("the PNG is animated")),
+        MediaType::Tiff if pages::tiff_has_pages(bytes) => Err(undecodable("the TIFF has several pages")),
+        MediaType::Png => {
+            // First: the decoder would say of a header far over the cap only that it lacks memory.
+            if let Some((width, height)) = png_size(bytes) {
+                check(width, height)?;
+            }
+            read(PngDecoder::with_limits(input, decoder_limits(max_pixels)), max_pixels, check)
+        }
         MediaType::Bmp => read(BmpDecoder::new(input), max_pixels, check),
         MediaType::Tiff => read(TiffDecoder::new(input), max_pixels, check),
     }
@@ -118,6 +126,13 @@ pub(super) fn luma<const CHANNELS: usize>(pixels: &[u8]) -> Vec<u8> {
         ((weighted.sum::<u32>() + 32_768) >> 16) as u8
     };
     pixels.iter().map(weigh).collect()
+}
+
+/// The header is always the first chunk, and begins with width and height.
+fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let header = bytes.get(12..)?.strip_prefix(b"IHDR")?;
+    let (width, rest) = header.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*width), u32::from_be_bytes(*rest.first_chunk::<4>()?)))
 }
 
 /// Follows the chunks to `IEND`: a decoder is content when it has its pixels, yet a file that ends

@@ -236,6 +236,8 @@ fn seeds() -> Vec<(MediaType, Vec<u8>)> {
     seeds
 }
 
+mod hostile;
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -130,8 +130,8 @@ impl Service {
         })
     }
 
-    /// [`Self::start`], unless `interrupt` is cancelled meanwhile and it does not come to an end soon:
-    /// fetching ONNX Runtime may take minutes. A service that did start is there to be run to its end: the
+    /// [`Self::start`], unless `interrupt` is cancelled meanwhile and it does not come to an end within the
+    /// time for draining: fetching ONNX Runtime may take minutes. A service that did start is there to be run to its end: the
     /// process must not exit while a model warms up, which would tear the runtime down under it.
     ///
     /// # Errors
@@ -141,12 +141,13 @@ impl Service {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
+        let patience = Duration::from_millis(config.kafka.drain_timeout_ms);
         let mut starting = std::pin::pin!(Self::start(config, stop));
         tokio::select! {
             service = &mut starting => return service.map(Some),
             () = interrupt.cancelled() => {}
         }
-        tokio::time::timeout(END_TIMEOUT, starting).await.ok().transpose()
+        tokio::time::timeout(patience, starting).await.ok().transpose()
     }
 
     /// Runs until it is asked to stop or a part fails, drains, and ends.

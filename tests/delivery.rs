@@ -185,6 +185,34 @@ async fn a_broker_that_is_late_is_waited_for_and_the_probes_say_so() {
 }
 
 #[tokio::test]
+async fn sigterm_while_the_broker_is_away_ends_in_time_and_loses_nothing() {
+    for delivery in ["at_least_once", "exactly_once"] {
+        let mut kafka = Kafka::start();
+        let stream = Stream::create(&kafka, "away", 2).await;
+        stream.send(day_5_frames(10, 0..4));
+        let options =
+            [("kafka.delivery", delivery), ("kafka.drain_timeout_ms", "3000"), ("focus.max_wait_ms", "50")];
+        let mut service = serve(&stream, &options);
+        let address = service.address(PATIENCE);
+        await_published(address, 5.0);
+        let (name, partitions) = (stream.name, stream.partitions);
+        kafka.stop();
+        wait_for("unreadiness", PATIENCE, || get(address, "/readyz").filter(|(status, _)| *status == 503));
+        service.signal("TERM");
+        let status = service.end(Duration::from_secs(20));
+        assert_eq!(status.code(), Some(0), "{}", service.log());
+        service.balance();
+
+        kafka.start_again();
+        let stream = Stream { kafka: &kafka, name, partitions };
+        let mut service = serve(&stream, &[("kafka.delivery", delivery)]);
+        stream.await_committed(PATIENCE);
+        stop_in_peace(&mut service);
+        assert_eq!(stream.check().wanted, 40);
+    }
+}
+
+#[tokio::test]
 async fn frames_that_cannot_be_published_in_time_end_the_service_with_code_3() {
     let kafka = Kafka::start();
     let stream = Stream::create(&kafka, "gone", 2).await;

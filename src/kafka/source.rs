@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Statistics, TopicPartitionList};
@@ -148,7 +148,7 @@ fn poll_once(
     let context = consumer.context();
     let interval = Duration::from_millis(parts.settings.commit_interval_ms);
     if committed_at.elapsed() >= interval || context.is_in_a_hurry() {
-        context.commit_what_is_due(consumer, CommitMode::Async);
+        context.commit_what_is_due(consumer);
         *committed_at = Instant::now();
     }
     let polled = consumer.poll(POLL);

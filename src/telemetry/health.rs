@@ -67,6 +67,12 @@ impl Health {
         }
     }
 
+    /// Whether at least one broker answered when it was last looked at.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.facts().connected
+    }
+
     /// Why a broker cannot be reached. Said for as long as none answers.
     pub fn unreachable(&self, cause: impl Into<String>) {
         self.facts().unreachable = Some(cause.into());

@@ -46,11 +46,11 @@ impl SourceContext {
     }
 
     /// Commits what can be committed. With transactions it blocks until that is done.
-    pub(super) fn commit_what_is_due(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
+    pub(super) fn commit_what_is_due(&self, consumer: &BaseConsumer<Self>) {
         if self.transactions.is_some() {
             self.transact(consumer);
         } else {
-            self.commit(consumer, &self.ledger.take_commits(), mode);
+            self.commit(consumer, &self.ledger.take_commits(), CommitMode::Async);
         }
     }
 
@@ -74,11 +74,13 @@ impl SourceContext {
     ) -> Drained {
         if self.transactions.is_none() {
             let drained = self.ledger.drain(partitions, timeout);
-            self.commit(consumer, &drained.commits, CommitMode::Sync);
+            self.commit_now(consumer, &drained.commits);
             return drained;
         }
         self.ledger.await_decided(partitions, timeout);
-        self.transact(consumer);
+        if self.health.is_connected() {
+            self.transact(consumer);
+        }
         self.forget(partitions)
     }
 
@@ -101,6 +103,16 @@ impl SourceContext {
         if let Err(error) = self.listed(commits).and_then(|offsets| consumer.commit(&offsets, mode)) {
             tracing::warn!(%error, "offsets were not committed; trying again");
             self.commit_failed();
+        }
+    }
+
+    /// A commit of which the outcome is waited for. Nobody knows how long while no broker answers, and
+    /// without it the frames are read again.
+    fn commit_now(&self, consumer: &BaseConsumer<Self>, commits: &[NextOffset]) {
+        if self.health.is_connected() {
+            self.commit(consumer, commits, CommitMode::Sync);
+        } else {
+            tracing::warn!("no broker answers: the last frames are not committed and are read again");
         }
     }
 

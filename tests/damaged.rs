@@ -166,7 +166,9 @@ const EVENTS: [&str; 5] = [
     include_str!("../schemas/examples/frame/whole_numbers_written_as_floats.json"),
 ];
 /// What may stand in the place of a value.
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 16] = [
+    "0",
+    "1001",
     "null",
     "true",
     "-1",
@@ -202,13 +204,15 @@ fn check_rejection(rejection: &Rejection) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1_500);
+/// Some seconds of cases, unless the environment asks for more.
+fn config(usual_cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = cases.unwrap_or(usual_cases);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(1_500))]
 
     #[test]
     fn a_damaged_photograph_is_a_picture_or_a_rejection(
@@ -248,6 +252,10 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(config(15_000))]
 
     #[test]
     fn a_damaged_frame_event_is_a_frame_within_the_schema_or_a_rejection(

@@ -44,7 +44,14 @@ pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<Fra
     if content_type.get(..29).is_some_and(|it| it.eq_ignore_ascii_case("application/cloudevents+json;"))
         || content_type.eq_ignore_ascii_case("application/cloudevents+json")
     {
-        let event: Structured<'a> = serde_json::from_slice(value)
+        // Attributes that are not looked at are JSON only if they are text.
+        let text = std::str::from_utf8(value).map_err(|_| {
+            Rejection::new(
+                RejectionCode::InvalidJson,
+                "value is not a structured CloudEvent: it is not UTF-8",
+            )
+        })?;
+        let event: Structured<'a> = serde_json::from_str(text)
             .map_err(|error| Rejection::unreadable("a structured CloudEvent", &error))?;
         known(Some(&event.specversion), Some(&event.event_type))?;
         return FrameEvent::from_json(event.data.get().as_bytes());
@@ -147,6 +154,15 @@ mod tests {
             assert!(!rejection.message.contains("Ada"), "{rejection}");
         }
         assert_eq!(code("{", &headers), Err(RejectionCode::InvalidJson));
+    }
+
+    #[test]
+    fn a_structured_event_that_is_not_utf8_where_nobody_looks_is_not_json() {
+        let value = structured(FRAME_EVENT_TYPE).replace("/s", "/?").into_bytes();
+        let value: Vec<u8> = value.into_iter().map(|byte| if byte == b'?' { 0xff } else { byte }).collect();
+        let mut damaged = message("", &[("content-type", "application/cloudevents+json")]);
+        damaged.value = Some(&value);
+        assert_eq!(read(&damaged, 10_000).unwrap_err().code, RejectionCode::InvalidJson);
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn stop(service: &mut Memebg) {
     assert_discreet(service);
 }
 
-/// Neither secret, nor anything that looks like a secret of SCRAM, is in the log.
+/// No password is in the log.
 fn assert_discreet(service: &Memebg) {
     let log = service.log();
     assert!(!log.contains(PASSWORD) && !log.contains(WRONG_PASSWORD), "{log}");

@@ -229,7 +229,7 @@ fn failure(error: &object_store::Error) -> Failure {
         }
         other if chain(other).any(|cause| cause.is::<Inward>()) => Failure::Permanent(not_allowed(
             "has a host that resolves to loopback or link-local addresses only; if that is meant, name the \
-             address in allowed_uri_prefixes",
+             address or localhost in allowed_uri_prefixes",
         )),
         other => Failure::Temporary(unreachable(&cause(other))),
     }

@@ -4,8 +4,9 @@
 //! After MEmEBG (arXiv 2604.13217), whose abstract names the parts; the widths and the fusion are
 //! choices of this project. What follows the encoders is linear, a joint embedding of low rank: with a
 //! hundred graded pictures a layer that bends has more ways to be wrong than the pictures can rule out,
-//! and on photographs it ranked grades worse than a linear probe. The network also says where each head looked and how far the picture is
-//! from what it was trained on, so that a bundle carries all of it in one verified file.
+//! and on photographs it ranked grades worse than a linear probe. The network also says where each
+//! head looked and how far the picture is from what it was trained on, so that a bundle carries all of
+//! it in one verified file.
 
 mod explain;
 mod resnet;

@@ -55,8 +55,8 @@ impl Encoders {
     }
 }
 
-/// Features of every sample as the service sees it, from the cache as far as they are there. Interrupted, it
-/// goes on where it stopped. `done` is told the number of samples that are finished.
+/// Features of every sample as the service sees it, from the cache as far as they are there. Interrupted,
+/// it goes on where it stopped. `done` is told the number of samples that are finished.
 ///
 /// # Errors
 /// When an encoder fails or the cache folder cannot be used.

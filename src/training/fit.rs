@@ -1,4 +1,5 @@
-//! The training loop: shuffled batches, AdamW, a cosine schedule, early stopping.
+//! The training loop: shuffled batches, AdamW or gradient descent, a cosine schedule, early stopping
+//! where there is a validation set.
 
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
@@ -16,7 +17,6 @@ use crate::random::{Random, mix};
 const WARM_UP: f64 = 0.05;
 /// Gradients of one tensor longer than this are shortened.
 const MAX_GRADIENT: f32 = 1.0;
-
 /// Share of the last step that the next one goes on with, in gradient descent.
 const MOMENTUM: f64 = 0.9;
 
@@ -26,8 +26,8 @@ const MOMENTUM: f64 = 0.9;
 pub enum Rule {
     /// `AdamW` (Loshchilov & Hutter 2019), for the layers of a deep network, whose gradients differ in size.
     AdamW,
-    /// Gradient descent with momentum, whose decay is a ridge penalty. It moves a weight in proportion to what the
-    /// data says of it; `AdamW` moves all alike, which on few pictures fits features that say little.
+    /// Gradient descent with momentum, whose decay is a ridge penalty. It moves a weight in proportion to
+    /// what the data says of it; `AdamW` moves all alike, which on few pictures fits features that say little.
     Descent,
 }
 

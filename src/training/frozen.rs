@@ -21,16 +21,18 @@ const RESNET_DEVIATION: f32 = 0.25;
 const MIN_DEVIATION: f32 = 1e-4;
 
 /// How the trunk is trained: to the end, held back by a ridge penalty and dropout and not by a validation
-/// loss, which of the fifteen pictures that a set of a hundred can spare is mostly chance.
+/// loss, which of the fifteen pictures that a set of a hundred can spare is mostly chance. The end is where
+/// loss and penalty balance: steps half as long, or more of them, come to the same loss.
 fn schedule(samples: usize, seed: u64) -> Schedule {
-    // About 1,500 steps, however many samples there are.
+    // At least 1,500 steps, however many samples there are: the penalty needs them to take back what the
+    // random start says.
     let batch = 32;
     let steps_per_epoch = samples.div_ceil(batch).max(1);
     Schedule {
-        epochs: (1_500 / steps_per_epoch).clamp(20, 200),
+        epochs: 1_500_usize.div_ceil(steps_per_epoch).max(20),
         batch,
         rule: Rule::Descent,
-        learning_rate: 3e-3,
+        learning_rate: 0.1,
         weight_decay: 0.01,
         // Without validation it never counts.
         patience: usize::MAX,
@@ -162,18 +164,9 @@ pub fn fit_trunk(
     samples: &[usize],
     seed: u64,
 ) -> Result<Weights, TrainingError> {
-    fit_as(features, targets, samples, &schedule(samples.len(), seed))
-}
-
-fn fit_as(
-    features: &Features,
-    targets: &Targets,
-    samples: &[usize],
-    schedule: &Schedule,
-) -> Result<Weights, TrainingError> {
     let device = device();
     let trunk = Trunk::new(&device);
-    let mut start = Weights::random(&shapes_of(&trunk), mix(&[schedule.seed, 0x0074_7275_6e6b]));
+    let mut start = Weights::random(&shapes_of(&trunk), mix(&[seed, 0x0074_7275_6e6b]));
     // Heads of zeros: whatever of a picture no sample speaks of then stays without a say, where random
     // heads would go on answering from it.
     for head in Head::ALL {
@@ -184,7 +177,8 @@ fn fit_as(
     let scale = Scale::of(features, samples);
     let mut objective = OnFeatures { features, scale: &scale, targets };
     let parts = Parts { fit: samples, validation: &[] };
-    let (trunk, _) = fit(Start::Anew(load(trunk, &start)), schedule, parts, &mut objective)?;
+    let (trunk, _) =
+        fit(Start::Anew(load(trunk, &start)), &schedule(samples.len(), seed), parts, &mut objective)?;
     let mut weights = weights_of(&trunk);
     scale.fold(&mut weights);
     Ok(weights)
@@ -263,14 +257,13 @@ mod tests {
         let samples_ref: Vec<&Sample> = samples.iter().collect();
         let (fit, test): (Vec<usize>, Vec<usize>) = (0..360).partition(|index| *index < 300);
         let targets = Targets::new(&samples_ref, &fit, Task::Multi);
-        let schedule = schedule(300, 3);
-        let weights = fit_as(&features, &targets, &fit, &schedule).unwrap();
+        let weights = fit_trunk(&features, &targets, &fit, 3).unwrap();
         let (exp, icm) = (
             accuracy(&samples, &features, &weights, &test, Head::Exp),
             accuracy(&samples, &features, &weights, &test, Head::Icm),
         );
         assert!(exp > 0.9 && icm > 0.9, "{exp} and {icm}");
-        let again = fit_as(&features, &targets, &fit, &schedule).unwrap();
+        let again = fit_trunk(&features, &targets, &fit, 3).unwrap();
         assert_eq!(weights, again, "the same seed trains the same network");
     }
 
@@ -280,8 +273,7 @@ mod tests {
         let samples_ref: Vec<&Sample> = samples.iter().collect();
         let all: Vec<usize> = (0..120).collect();
         let targets = Targets::new(&samples_ref, &all, Task::Single(Head::Icm));
-        let schedule = schedule(120, 3);
-        let weights = fit_as(&features, &targets, &all, &schedule).unwrap();
+        let weights = fit_trunk(&features, &targets, &all, 3).unwrap();
         let icm = accuracy(&samples, &features, &weights, &all, Head::Icm);
         let exp = accuracy(&samples, &features, &weights, &all, Head::Exp);
         assert!(icm > 0.9 && exp < 0.9, "{icm} and {exp}");

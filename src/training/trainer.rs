@@ -43,7 +43,7 @@ pub struct Outcome {
     pub protocol: Protocol,
 }
 
-/// Trains what follows the encoders: five networks of a cross-validation for the figures, then the one
+/// Trains what follows the encoders: networks of a cross-validation for the figures, then the one
 /// that is kept on all samples.
 ///
 /// # Errors

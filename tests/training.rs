@@ -19,7 +19,7 @@ use memebg::training::Sample;
 use memebg::training::bundle::{Calibration, Trained};
 use memebg::training::end_to_end::{Material, Stage, shapes, train};
 use memebg::training::finetune::Normalisation;
-use memebg::training::fit::{Parts, Schedule};
+use memebg::training::fit::{Parts, Rule, Schedule};
 use memebg::training::loss::{Targets, Task};
 use memebg::training::reference::{distance, reference_of};
 use memebg::training::weights::Weights;
@@ -133,8 +133,15 @@ fn a_training_that_was_killed_goes_on_and_ends_with_the_same_network() {
         normalisation: NORMALISATION,
     };
     let parts = Parts { fit: &fit, validation: &[4, 5] };
-    let schedule =
-        Schedule { epochs: 3, batch: 2, learning_rate: 1e-3, weight_decay: 0.01, patience: 9, seed: 4 };
+    let schedule = Schedule {
+        rule: Rule::AdamW,
+        epochs: 3,
+        batch: 2,
+        learning_rate: 1e-3,
+        weight_decay: 0.01,
+        patience: 9,
+        seed: 4,
+    };
     let stages = [Stage { side_px: 32, schedule }];
     let start = lively_weights();
 

@@ -17,7 +17,7 @@ use crate::model::{Bundle, Manifest, ModelSettings, bundle::Network, cache_dir, 
 use crate::training::bundle::{Trained, write, write_manifest};
 use crate::training::card::{Card, metrics};
 use crate::training::cross_validate::{self, Set};
-use crate::training::encode::{self, features, views};
+use crate::training::encode::{self, features};
 use crate::training::end_to_end::{self, Stage, stages};
 use crate::training::evaluation::{Abstention, DataSummary};
 use crate::training::finetune::Normalisation;
@@ -221,7 +221,7 @@ impl<'a> Prepared<'a> {
         let total = samples.len();
         let done = |done| counted(&bar, done, total);
         let cache = cache_dir(&config.model.runtime.cache_dir)?;
-        let features = features(&samples, views(total), seed, &mut encoders, &cache, &done)?;
+        let features = features(&samples, &mut encoders, &cache, &done)?;
         Ok(Self { samples, graded, features, base, resnet, stages: stages(from_scratch, seed) })
     }
 

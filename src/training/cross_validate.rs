@@ -1,8 +1,7 @@
 //! How good training is on a labelled set: networks trained on parts of it, asked about the rest.
 
 use super::calibrate;
-use super::fit::Parts;
-use super::frozen::{Features, answers, fit_trunk, schedule};
+use super::frozen::{Features, answers, fit_trunk};
 use super::loss::{Targets, Task};
 use super::reference::{distance, references_of};
 use super::split::{Fold, Protocol, SplitError, folds, part};
@@ -11,7 +10,7 @@ use crate::domain::Head;
 use crate::model::multitask::Reference;
 use crate::random::mix;
 
-/// Share of the training samples that stops the training and sets the temperature.
+/// Share of the training samples that sets the temperature, and stops the training of a ResNet.
 pub const VALIDATION_SHARE: f64 = 0.2;
 
 /// A labelled set ready for training.
@@ -105,25 +104,28 @@ pub fn frozen(
     for (number, fold) in folds.iter().enumerate() {
         let seed = mix(&[seed, number as u64]);
         let (fit, validation) = set.part(&fold.train, VALIDATION_SHARE, seed)?;
-        let parts = Parts { fit: &fit, validation: &validation };
         for (task_number, task) in tasks.iter().enumerate() {
             done(number * tasks.len() + task_number, networks);
-            let targets = Targets::new(samples, &fit, *task);
-            let (weights, _) = fit_trunk(features, &targets, parts, &schedule(fit.len(), seed))?;
-            let scored = |of: &[usize]| targets.scored(of, &answers(features, &weights, of));
+            // One network's answers to what it has not seen set the temperature; the one that is tested
+            // is its like, trained on those samples too.
+            let trained = |on: &[usize], of: &[usize]| -> Result<[Vec<Scored>; 3], TrainingError> {
+                let targets = Targets::new(samples, on, *task);
+                let weights = fit_trunk(features, &targets, on, seed)?;
+                Ok(targets.scored(of, &answers(features, &weights, of)))
+            };
+            let (held_out, tested) = (trained(&fit, &validation)?, trained(&fold.train, &fold.test)?);
             let place = match task {
                 Task::Multi => &mut collected.multi,
                 Task::Single(_) => &mut collected.single,
             };
-            let heads =
-                Head::ALL.iter().zip(place.iter_mut()).zip(scored(&validation)).zip(scored(&fold.test));
+            let heads = Head::ALL.iter().zip(place.iter_mut()).zip(held_out).zip(tested);
             for (((head, place), held_out), tested) in heads {
                 if task.includes(*head) {
                     place.push(of_fold(fold, calibrate::temperature(&held_out), tested));
                 }
             }
         }
-        let references = set.references(&fit);
+        let references = set.references(&fold.train);
         let tested = fold.test.iter().map(|index| distance(&references, features.embedding(*index)));
         collected.distances.extend(tested);
     }

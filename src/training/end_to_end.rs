@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::module::Module as _;
 
 use super::finetune::{EndToEnd, Network, Normalisation};
-use super::fit::{Checkpoint, Objective as _, Parts, Progress, Schedule, Start, device, fit, optimizer};
+use super::fit::{
+    Checkpoint, Objective as _, Parts, Progress, Rule, Schedule, Start, device, fit, optimizer,
+};
 use super::loss::Targets;
 use super::network::{Answer, ResNet18, Trunk, answers_of, load, shapes_of, weights_of};
 use super::weights::Weights;
@@ -36,7 +38,15 @@ pub fn stages(from_scratch: bool, seed: u64) -> Vec<Stage> {
         let seed = mix(&[seed, side_px as u64]);
         Stage {
             side_px,
-            schedule: Schedule { epochs, batch, learning_rate, weight_decay: 0.01, patience, seed },
+            schedule: Schedule {
+                rule: Rule::AdamW,
+                epochs,
+                batch,
+                learning_rate,
+                weight_decay: 0.01,
+                patience,
+                seed,
+            },
         }
     };
     if from_scratch {

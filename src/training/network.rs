@@ -18,8 +18,6 @@ use crate::random::Random;
 
 /// Share of the shared layer that is hidden from the heads while training.
 const DROPOUT: f32 = 0.3;
-/// Share of the samples of a batch from which one of the two branches is hidden, each.
-const HIDDEN: f32 = 0.25;
 
 /// ResNet-18 without its classifier: `[b, 3, h, w]` to `[b, 512]`.
 #[derive(Module, Debug)]
@@ -146,46 +144,28 @@ impl Trunk {
     /// From ResNet features `[b, 512]` and DINOv2 embeddings `[b, 384]`; `mask` is there in training.
     #[must_use]
     pub fn forward(&self, features: Tensor<2>, embeddings: Tensor<2>, mask: Option<Mask>) -> Logits {
-        let mut seen = relu(self.embedding_layer.forward(features));
-        let mut known = relu(self.projection.forward(embeddings));
-        if let Some(Mask { branches, .. }) = &mask {
-            seen = seen * branches.clone().narrow(1, 0, 1);
-            known = known * branches.clone().narrow(1, 1, 1);
-        }
-        let mut shared = relu(self.fusion.forward(Tensor::cat(vec![seen, known], 1)));
-        if let Some(Mask { shared: kept, .. }) = mask {
+        let seen = self.embedding_layer.forward(features);
+        let known = self.projection.forward(embeddings);
+        let mut shared = self.fusion.forward(Tensor::cat(vec![seen, known], 1));
+        if let Some(Mask(kept)) = mask {
             shared = shared * kept;
         }
         [&self.exp, &self.icm, &self.te].map(|head| head.forward(shared.clone()))
     }
 }
 
-/// What a batch is trained without. Drawn here and not by the training stack, whose generator all
-/// trainings of a process share: the same seed must give the same network.
+/// What a batch is trained without: dropout of the shared layer (Srivastava et al. 2014), `[b, 128]`.
+/// Drawn here and not by the training stack, whose generator all trainings of a process share: the
+/// same seed must give the same network.
 #[derive(Debug, Clone)]
-pub struct Mask {
-    /// `[b, 2]`, 0 or 1: now and then a sample must do without one of the two branches, so that
-    /// neither leans on the other.
-    branches: Tensor<2>,
-    /// `[b, 128]`: dropout of the shared layer (Srivastava et al. 2014).
-    shared: Tensor<2>,
-}
+pub struct Mask(Tensor<2>);
 
 impl Mask {
     /// For a batch of `samples`.
     pub fn draw(samples: usize, random: &mut Random, device: &Device) -> Self {
-        let mut branches = Vec::with_capacity(2 * samples);
-        for _ in 0..samples {
-            let draw = random.within(0.0, 1.0);
-            branches.push(if draw < HIDDEN { 0.0 } else { 1.0 });
-            branches.push(if (HIDDEN..2.0 * HIDDEN).contains(&draw) { 0.0 } else { 1.0 });
-        }
         let kept = |_| if random.chance(DROPOUT) { 0.0 } else { 1.0 / (1.0 - DROPOUT) };
         let shared: Vec<f32> = (0..samples * SHARED_WIDTH).map(kept).collect();
-        Self {
-            branches: Tensor::from_data(TensorData::new(branches, [samples, 2]), device),
-            shared: Tensor::from_data(TensorData::new(shared, [samples, SHARED_WIDTH]), device),
-        }
+        Self(Tensor::from_data(TensorData::new(shared, [samples, SHARED_WIDTH]), device))
     }
 }
 

@@ -8,7 +8,7 @@ use super::end_to_end::{Material, Stage, train};
 use super::evaluation::{Abstention, HeadAbstention};
 use super::finetune::Normalisation;
 use super::fit::{Parts, Progress};
-use super::frozen::{fit_trunk, schedule};
+use super::frozen::fit_trunk;
 use super::loss::{Targets, Task};
 use super::reference::{distance, quantile};
 use super::split::Protocol;
@@ -23,8 +23,6 @@ use crate::random::mix;
 const ACCEPTED: f64 = 0.98;
 /// Where no confidence reaches the risk that is asked for, a head says nothing at all.
 pub const ALWAYS: f64 = 1.0;
-/// Share of the samples that stops the training of the network that is shipped, after cross-validation.
-const FINAL_VALIDATION_SHARE: f64 = 0.1;
 
 /// A trained network and what held-out samples say of it.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ pub struct Outcome {
     pub protocol: Protocol,
 }
 
-/// Trains what follows the encoders: five networks of a cross-validation for the figures, then the one
+/// Trains what follows the encoders: networks of a cross-validation for the figures, then the one
 /// that is kept on all samples.
 ///
 /// # Errors
@@ -58,10 +56,8 @@ pub fn frozen(
 ) -> Result<Outcome, TrainingError> {
     let protocol = Protocol::KFold;
     let Answers { multi, distances, .. } = cross_validate::frozen(set, (protocol, false, seed), done)?;
-    let (rest, validation) = set.part(set.graded, FINAL_VALIDATION_SHARE, seed)?;
-    let targets = Targets::new(set.samples, &rest, Task::Multi);
-    let parts = Parts { fit: &rest, validation: &validation };
-    let (weights, _) = fit_trunk(set.features, &targets, parts, &schedule(rest.len(), seed))?;
+    let targets = Targets::new(set.samples, set.graded, Task::Multi);
+    let weights = fit_trunk(set.features, &targets, set.graded, seed)?;
     // Each fold is cooled by a temperature that its own answers had no part in.
     let folds = multi.map(|folds| with_temperatures_of_the_others(&folds));
     outcome(set.references(set.graded), weights, &folds, &distances, (protocol, risk_target))
@@ -88,7 +84,7 @@ pub fn end_to_end(
     let targets = Targets::new(samples, &rest, Task::Multi);
     // The trunk first, on frozen features: a random one would spoil the ResNet with its first gradients.
     let mut start = prefixed("resnet", resnet.clone());
-    start.extend(prefixed("trunk", fit_trunk(features, &targets, parts, &schedule(rest.len(), seed))?.0));
+    start.extend(prefixed("trunk", fit_trunk(features, &targets, &rest, seed)?));
     let embeddings: Vec<Vec<f32>> =
         (0..samples.len()).map(|index| features.embedding(index).to_vec()).collect();
     let material = Material { samples, embeddings: &embeddings, targets: &targets, normalisation };

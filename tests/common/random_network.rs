@@ -18,8 +18,8 @@ impl WeightSource for RandomWeights {
     /// al. 2015): 2 / fan-in. The second convolution of a block is added to a branch that skips it; it gets a quarter,
     /// or eight blocks would multiply activations by 16.
     ///
-    /// Rows of linear layers sum to zero: activations behind a ReLU have a common positive part, and without this it
-    /// would drown what differs between two pictures.
+    /// Rows of linear layers sum to zero: the features of the ResNet, which are behind a ReLU, have a common positive
+    /// part, and without this it would drown what differs between two pictures.
     fn weights(&mut self, name: &str, dims: &[usize]) -> Vec<f32> {
         let length = dims.iter().product();
         let fan_in: usize = dims.iter().skip(1).product();

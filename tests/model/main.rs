@@ -98,7 +98,7 @@ fn the_demo_bundle_warms_up_and_says_what_it_is() {
 /// A bundle whose answers hang on every value of picture and embedding, and which is never sure: a trained network may
 /// overlook what is off, and call two pictures that are no embryos the same with full confidence.
 fn sensitive(folder: &Path) {
-    with_networks(folder, &[("multitask", &random_multitask(2))]);
+    with_networks(folder, &[("multitask", &random_multitask(5))]);
 }
 
 #[test]
@@ -133,19 +133,25 @@ fn a_network_that_looks_across_its_batch_is_refused_with_the_remedy() {
 }
 
 /// The expected values come from a separate program: NumPy and ONNX Runtime in Python, on the same
-/// pictures.
+/// pictures, one at a time.
 #[test]
 fn probabilities_are_those_of_an_independent_program() {
     let folder = tempfile::tempdir().unwrap();
     sensitive(folder.path());
+    // Warm, so that the last bit of int8, in which processors differ, does not come through.
+    change_manifest(folder.path(), |manifest| {
+        for head in ["exp", "icm", "te"] {
+            manifest["heads"][head]["temperature"] = 3.into();
+        }
+    });
     let mut graders = load(&settings(folder.path())).unwrap();
-    let batch = graders[0].grade(&[&picture(0), &picture(6)]).unwrap();
+    let batch = graders[0].grade(&[&picture(0), &picture(1)]).unwrap();
     let first = &batch.opinions[0].as_ref().unwrap().heads;
     let second = &batch.opinions[1].as_ref().unwrap().heads;
-    near(&first.exp.probabilities, &[0.106, 0.116, 0.119, 0.340, 0.141, 0.178]);
-    near(&first.icm.as_ref().unwrap().probabilities, &[0.038, 0.103, 0.860]);
-    near(&first.te.as_ref().unwrap().probabilities, &[0.099, 0.849, 0.051]);
-    near(&second.exp.probabilities, &[0.004, 0.481, 0.005, 0.030, 0.309, 0.171]);
+    near(&first.exp.probabilities, &[0.057, 0.324, 0.043, 0.024, 0.455, 0.096]);
+    near(&first.icm.as_ref().unwrap().probabilities, &[0.361, 0.435, 0.202]);
+    near(&first.te.as_ref().unwrap().probabilities, &[0.486, 0.472, 0.043]);
+    near(&second.exp.probabilities, &[0.019, 0.441, 0.064, 0.030, 0.351, 0.092]);
     assert!(second.icm.is_none() && second.te.is_none(), "no letters at expansion 2");
 }
 

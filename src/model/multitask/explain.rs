@@ -9,21 +9,17 @@ use crate::model::onnx::{Attribute, Dim, Tensor};
 
 const CELLS: usize = MAP_SIDE * MAP_SIDE;
 
-/// The way back from a logit to the feature maps: activations behind their ReLU, weights `[out, in]`.
+/// The way back from a logit to the feature maps: weights `[out, in]`.
 pub(super) struct Layers<'a> {
-    pub(super) shared: &'a Tensor,
     pub(super) fusion: &'a Tensor,
-    pub(super) seen: &'a Tensor,
     pub(super) embedding_layer: &'a Tensor,
     pub(super) feature_maps: &'a Tensor,
 }
 
 impl Net<'_> {
-    /// One output `[b, 7, 7]` per head. The network is piecewise linear, so the derivative of a logit
-    /// with respect to the features is a product of matrices and of the ReLUs' derivatives, 0 or 1.
+    /// One output `[b, 7, 7]` per head. What follows the features is linear, so the derivative of a
+    /// logit with respect to them is a product of matrices, the same for every picture.
     pub(super) fn maps(&mut self, heads: &[HeadLayer], layers: &Layers<'_>) {
-        let shared_open = self.graph.node("map.shared_open", "Sign", &[layers.shared], &[]);
-        let seen_open = self.graph.node("map.seen_open", "Sign", &[layers.seen], &[]);
         let flat = self.graph.shape("map.flat_shape", &[0, RESNET_WIDTH, CELLS]);
         let flat = self.graph.node("map.flat", "Reshape", &[layers.feature_maps, &flat], &[]);
         let row = self.graph.shape("map.row_shape", &[0, 1, RESNET_WIDTH]);
@@ -43,9 +39,7 @@ impl Net<'_> {
             let class = node("class", "Add", &[&behind, &one], &[]);
             // Each step is the derivative with respect to the layer it is named after.
             let shared = node("shared", "MatMul", &[&class, &head.weight], &[]);
-            let shared = node("shared_open", "Mul", &[&shared, &shared_open], &[]);
             let seen = node("seen", "MatMul", &[&shared, layers.fusion], &[]);
-            let seen = node("seen_open", "Mul", &[&seen, &seen_open], &[]);
             let pooled = node("pooled", "MatMul", &[&seen, layers.embedding_layer], &[]);
             let pooled = node("per_cell", "Mul", &[&pooled, &per_cell], &[]);
             let pooled = node("row", "Reshape", &[&pooled, &row], &[]);

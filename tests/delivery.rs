@@ -190,8 +190,13 @@ async fn sigterm_while_the_broker_is_away_ends_in_time_and_loses_nothing() {
         let mut kafka = Kafka::start();
         let stream = Stream::create(&kafka, "away", 2).await;
         stream.send(day_5_frames(10, 0..4));
-        let options =
-            [("kafka.delivery", delivery), ("kafka.drain_timeout_ms", "3000"), ("focus.max_wait_ms", "50")];
+        let options = [
+            ("kafka.delivery", delivery),
+            ("kafka.drain_timeout_ms", "3000"),
+            ("focus.max_wait_ms", "50"),
+            // So long do the partitions wait: nobody is there to take the goodbye.
+            ("kafka.consumer_properties.session_timeout_ms", "6000"),
+        ];
         let mut service = serve(&stream, &options);
         let address = service.address(PATIENCE);
         await_published(address, 5.0);

@@ -91,6 +91,7 @@ pub fn start(parts: SourceParts) -> Result<Source, Error> {
         frames_topic: parts.settings.frames_topic.clone(),
         group_id: parts.settings.group_id.clone(),
         drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
+        stop: parts.stop.clone(),
         closing: Arc::default(),
         errors: ErrorLog::default(),
     };
@@ -235,6 +236,7 @@ struct SourceContext {
     frames_topic: String,
     group_id: String,
     drain_timeout: Duration,
+    stop: CancellationToken,
     /// Set once everything is drained: the revoke of closing the consumer has nothing left to do.
     closing: Arc<AtomicBool>,
     errors: ErrorLog,

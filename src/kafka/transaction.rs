@@ -36,6 +36,9 @@ pub(super) enum Failure {
     /// It was aborted too, and nothing but a change of the cluster helps.
     #[error("transaction was refused: {0}")]
     Refused(String),
+    /// The caller did not want to wait any longer. Whether it came to be is not known.
+    #[error("transaction was given up")]
+    GivenUp,
     /// This producer can do nothing any more.
     #[error("kafka transaction failed for good")]
     Fatal(#[source] KafkaError),
@@ -46,6 +49,8 @@ enum Trouble {
     Kafka(KafkaError),
     /// What the cluster does not allow.
     Refused(String),
+    /// The caller did not want to wait any longer.
+    GivenUp,
     /// An event that cannot be written.
     Event(serde_json::Error),
 }
@@ -94,7 +99,8 @@ impl Transactor {
         }
     }
 
-    /// Publishes and commits, all or nothing. `alive` is called at least once per second.
+    /// Publishes and commits, all or nothing. While that takes its time, `go_on` is asked at least once per
+    /// second whether to.
     ///
     /// A verdict that turned out to be too large is changed in `due`, for the next try.
     pub(super) fn commit(
@@ -102,11 +108,11 @@ impl Transactor {
         due: &mut Due<Spoken>,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
-        alive: &dyn Fn(),
+        go_on: &dyn Fn() -> bool,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
         self.producer.begin_transaction().map_err(Failure::Fatal)?;
-        let mut failure = match self.try_to_commit(due, offsets, group, deadline, alive) {
+        let mut failure = match self.try_to_commit(due, offsets, group, deadline, go_on) {
             Ok(()) => {
                 // What is not in this one belongs to somebody else by now.
                 self.cut_down.clear();
@@ -115,12 +121,17 @@ impl Transactor {
             Err(Trouble::Kafka(KafkaError::Transaction(error))) if error.is_fatal() => {
                 return Err(Failure::Fatal(KafkaError::Transaction(error)));
             }
+            Err(Trouble::GivenUp) => return Err(Failure::GivenUp),
             Err(Trouble::Kafka(error)) => Failure::Aborted(error.to_string()),
             Err(Trouble::Refused(cause)) => Failure::Refused(cause),
             Err(Trouble::Event(error)) => Failure::Aborted(format!("cannot write the event: {error}")),
         };
         let deadline = Instant::now() + self.patience;
-        retry(deadline, alive, || self.producer.abort_transaction(TURN)).map_err(Failure::Fatal)?;
+        match retry(deadline, go_on, || self.producer.abort_transaction(TURN)) {
+            Err(Trouble::Kafka(error)) => return Err(Failure::Fatal(error)),
+            Err(_) => return Err(Failure::GivenUp),
+            Ok(()) => {}
+        }
         let refused = std::mem::take(&mut *self.producer.context().refused());
         for (index, code) in refused {
             if code == RDKafkaErrorCode::MessageSizeTooLarge {
@@ -140,7 +151,7 @@ impl Transactor {
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
         deadline: Instant,
-        alive: &dyn Fn(),
+        go_on: &dyn Fn() -> bool,
     ) -> Result<(), Trouble> {
         self.producer.context().refused().clear();
         let mut index = 0;
@@ -150,7 +161,9 @@ impl Transactor {
                 Err(Trouble::Kafka(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)))
                     if Instant::now() < deadline =>
                 {
-                    alive();
+                    if !go_on() {
+                        return Err(Trouble::GivenUp);
+                    }
                     std::thread::sleep(QUEUE_FULL_NAP);
                 }
                 // Found out before it was sent: nothing has to be aborted for it.
@@ -159,8 +172,8 @@ impl Transactor {
                 Err(error) => return Err(error),
             }
         }
-        retry(deadline, alive, || self.producer.send_offsets_to_transaction(offsets, group, TURN))?;
-        Ok(retry(deadline, alive, || self.producer.commit_transaction(TURN))?)
+        retry(deadline, go_on, || self.producer.send_offsets_to_transaction(offsets, group, TURN))?;
+        retry(deadline, go_on, || self.producer.commit_transaction(TURN))
     }
 
     fn send(&self, spoken: &Spoken, index: usize) -> Result<(), Trouble> {
@@ -201,14 +214,20 @@ impl Transactor {
 }
 
 /// Calls again what can be called again.
-fn retry(deadline: Instant, alive: &dyn Fn(), mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+fn retry(
+    deadline: Instant,
+    go_on: &dyn Fn() -> bool,
+    mut call: impl FnMut() -> KafkaResult<()>,
+) -> Result<(), Trouble> {
     loop {
-        alive();
         match call() {
             Err(error) if is_retriable(&error) && Instant::now() < deadline => {
                 tracing::debug!(%error, "transaction call is repeated");
             }
-            result => return result,
+            result => return Ok(result?),
+        }
+        if !go_on() {
+            return Err(Trouble::GivenUp);
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::pipeline::outbox::Outbox;
 use crate::pipeline::publish::{Spoken, outcome_of};
 use crate::pipeline::receipt::Drained;
 
+/// After how long without an answer to a transaction nobody seems to be there.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// What is needed to publish and to commit together.
 pub(super) struct Transactions {
     transactor: Transactor,
@@ -130,6 +133,17 @@ impl SourceContext {
         Ok(offsets)
     }
 
+    /// Shows, while a transaction takes its time, that the thread lives and who does not answer. Returns
+    /// whether to go on: who is asked to stop does not wait for a broker that has gone.
+    fn goes_on(&self, started: Instant) -> bool {
+        self.health.polled();
+        if started.elapsed() > SILENCE {
+            // The statistics that say so come with a poll.
+            self.health.connected(false);
+        }
+        self.health.is_connected() || !self.stop.is_cancelled()
+    }
+
     /// Publishes and commits what waits for it.
     fn transact(&self, consumer: &BaseConsumer<Self>) {
         let Some(transactions) = &self.transactions else { return };
@@ -146,7 +160,8 @@ impl SourceContext {
         let started = Instant::now();
         let result = match self.listed(&due.offsets) {
             Ok(offsets) => {
-                transactor.commit(&mut due, &offsets, &group, &|| self.health.polled()).map(|()| offsets)
+                let go_on = || self.goes_on(started);
+                transactor.commit(&mut due, &offsets, &group, &go_on).map(|()| offsets)
             }
             Err(error) => Err(Failure::Aborted(error.to_string())),
         };
@@ -170,6 +185,11 @@ impl SourceContext {
                 self.commit_failed();
                 let since = *failing_since.get_or_insert(started);
                 match failure {
+                    Failure::GivenUp => {
+                        tracing::warn!(
+                            "no broker answers: the last transaction is given up; its frames are read again"
+                        );
+                    }
                     Failure::Aborted(reason) if since.elapsed() < *patience => {
                         tracing::warn!(reason, "transaction was aborted; trying again");
                     }

@@ -162,7 +162,8 @@ fn frames_that_are_not_wanted_are_skipped_by_reason_and_their_images_never_looke
     });
     let totals = service.totals();
     let skipped: Vec<_> = totals.skipped.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
-    let expected = [("other_focal_plane", 3), ("spaced_out", 0), ("too_early", 1), ("too_late", 2)];
+    let expected =
+        [("other_focal_plane", 3), ("reassigned", 0), ("spaced_out", 0), ("too_early", 1), ("too_late", 2)];
     assert_eq!(skipped, expected);
     assert_eq!((totals.graded, totals.dead_lettered), (2, 0), "{totals:?}");
 }

@@ -24,8 +24,8 @@ use std::process::{Child, Command, Stdio};
 use chrono::DateTime;
 use common::kafka::Kafka;
 use letters::{
-    PATIENCE, REPLAYED_FROM, Raw, SENT_AT_MS, command, dlq, enqueue, event, letter, ls, noise, producer, put,
-    read, serve_to_the_end,
+    PATIENCE, REPLAYED_FROM, Raw, SENT_AT_MS, command, dlq, enqueue, event, letter, ls, producer, put, read,
+    serve_to_the_end,
 };
 use process::wait_for;
 use rdkafka::producer::Producer;
@@ -169,7 +169,7 @@ async fn a_value_that_was_left_behind_is_sent_from_where_it_lies_and_what_cannot
         letter.headers.push(("memebg.value.omitted_bytes".into(), bytes.into()));
         letter
     };
-    let mut too_large = letter(&frames, 4, "DECODE", "value_too_large", noise(1_500_000));
+    let mut too_large = letter(&frames, 4, "DECODE", "value_too_large", common::frames::noise(1_500_000));
     too_large.partition = 0;
     // The dead-letter topic takes more than the frames topic.
     let large = format!("{dead}.large");
@@ -318,7 +318,7 @@ async fn a_replay_that_cuts_off_the_one_that_had_overtaken_it_stops() {
         (0..6_000).map(|n| letter(&stream.frames(), n, "DECODE", "invalid_json", "{")).collect();
     // The first of a transaction behind 4000 lines, which do not fit into the pipe. It is refused before the broker
     // has heard of it, so the broker does not say that this replay is over.
-    records[4_000].value = Some(noise(200_000));
+    records[4_000].value = Some(common::frames::noise(200_000));
     put(&stream, &stream.dead_letters(), &records);
     let small =
         ["replay", "--all", "--set", "kafka.max_value_bytes=1000", "--set", "kafka.max_send_bytes=100000"];
@@ -339,7 +339,7 @@ async fn listing_half_a_gigabyte_of_letters_holds_no_images_in_memory() {
     const LETTERS: i64 = 5_000;
     const MOST_KB: u64 = 100_000;
     let stream = Stream::create(Kafka::shared(), "many", 1).await;
-    let image = base64_simd::STANDARD.encode_to_string(noise(75_000));
+    let image = base64_simd::STANDARD.encode_to_string(common::frames::noise(75_000));
     let value = json!({ "image": { "data": image }, "site_id": "north" }).to_string();
     let (frames, sending) = (stream.frames(), producer(&stream, &[]));
     for n in 0..LETTERS {

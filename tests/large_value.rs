@@ -46,18 +46,6 @@ fn service(name: &str, dead_letters: &[(&str, &str)], delivery: &str) -> TestSer
     TestService::connect(config, None)
 }
 
-/// Bytes that no compression makes smaller.
-fn noise() -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(LARGE_BYTES).collect()
-}
-
 /// Sends 20 MB and a good frame behind it on the same partition, which must be graded.
 fn dead_letter_of_20_mb(service: &TestService, value: &[u8]) -> RawMessage {
     let position = service.send(&Record::with_value("large", value));
@@ -74,7 +62,7 @@ fn dead_letter_of_20_mb(service: &TestService, value: &[u8]) -> RawMessage {
 #[test]
 fn a_value_of_20_mb_is_dead_lettered_whole_where_the_topic_allows_it() {
     for delivery in DELIVERIES {
-        let (service, value) = (service("whole", &ALLOWED, delivery), noise());
+        let (service, value) = (service("whole", &ALLOWED, delivery), frames::noise(LARGE_BYTES));
         let letter = dead_letter_of_20_mb(&service, &value);
         assert!(letter.value.as_deref() == Some(&value[..]), "the 20 MB came back changed");
         assert_eq!(header(&letter, "memebg.value.omitted_bytes"), None);
@@ -85,7 +73,7 @@ fn a_value_of_20_mb_is_dead_lettered_whole_where_the_topic_allows_it() {
 fn a_value_of_20_mb_is_left_where_it_lies_where_the_broker_refuses_it() {
     for delivery in DELIVERIES {
         let service = service("refused", &[], delivery);
-        let letter = dead_letter_of_20_mb(&service, &noise());
+        let letter = dead_letter_of_20_mb(&service, &frames::noise(LARGE_BYTES));
         assert_eq!(letter.value, None);
         assert_eq!(header(&letter, "memebg.value.omitted_bytes"), Some("20000000"));
     }

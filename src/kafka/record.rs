@@ -14,6 +14,19 @@ const EVENT_SOURCE: &str = "/memebg";
 /// Headers that say why; earlier ones of a message that was replayed are replaced.
 const ERROR_HEADERS: [&str; 2] = ["__connect.errors.", "memebg."];
 
+/// Headers of a dead letter: Kafka Connect's names for what went wrong (KIP-298), and two of our own.
+pub(super) mod error_header {
+    pub(in crate::kafka) const TOPIC: &str = "__connect.errors.topic";
+    pub(in crate::kafka) const PARTITION: &str = "__connect.errors.partition";
+    pub(in crate::kafka) const OFFSET: &str = "__connect.errors.offset";
+    pub(in crate::kafka) const STAGE: &str = "__connect.errors.stage";
+    pub(in crate::kafka) const CLASS: &str = "__connect.errors.exception.class.name";
+    pub(in crate::kafka) const MESSAGE: &str = "__connect.errors.exception.message";
+    pub(in crate::kafka) const CODE: &str = "memebg.error.code";
+    /// Length of a value that did not fit.
+    pub(in crate::kafka) const OMITTED_BYTES: &str = "memebg.value.omitted_bytes";
+}
+
 /// What is sent, before a producer's own type is made of it.
 pub(super) struct Record<'a> {
     pub(super) topic: &'a str,
@@ -102,7 +115,7 @@ impl Topics {
         let mut headers = error_headers(raw, rejection);
         if !whole {
             let omitted = raw.value.as_ref().map_or(0, Vec::len).to_string();
-            headers = with_headers(headers, &[("memebg.value.omitted_bytes", &omitted)]);
+            headers = with_headers(headers, &[(error_header::OMITTED_BYTES, &omitted)]);
         }
         let bare = size == LetterSize::Bare;
         Record {
@@ -115,16 +128,15 @@ impl Topics {
     }
 }
 
-/// Kafka Connect's names for what went wrong (KIP-298).
 fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {
     let reasons = [
-        ("__connect.errors.topic", raw.topic.as_ref()),
-        ("__connect.errors.partition", &raw.position.partition.to_string()),
-        ("__connect.errors.offset", &raw.position.offset.to_string()),
-        ("__connect.errors.stage", rejection.code.stage().as_str()),
-        ("__connect.errors.exception.class.name", "memebg::domain::Rejection"),
-        ("__connect.errors.exception.message", &rejection.message),
-        ("memebg.error.code", rejection.code.as_str()),
+        (error_header::TOPIC, raw.topic.as_ref()),
+        (error_header::PARTITION, &raw.position.partition.to_string()),
+        (error_header::OFFSET, &raw.position.offset.to_string()),
+        (error_header::STAGE, rejection.code.stage().as_str()),
+        (error_header::CLASS, "memebg::domain::Rejection"),
+        (error_header::MESSAGE, &rejection.message),
+        (error_header::CODE, rejection.code.as_str()),
     ];
     with_headers(OwnedHeaders::new_with_capacity(8), &reasons)
 }

@@ -28,20 +28,15 @@ const TURN: Duration = Duration::from_secs(1);
 const QUEUE_FULL_NAP: Duration = Duration::from_millis(5);
 
 /// Why a transaction did not come to be.
-#[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// It was aborted, nothing of it is visible, and it can be tried again.
-    #[error("transaction was aborted: {0}")]
     Aborted(String),
     /// It was aborted too, and nothing but a change of the cluster helps.
-    #[error("transaction was refused: {0}")]
     Refused(String),
     /// The caller did not want to wait any longer. Whether it came to be is not known.
-    #[error("transaction was given up")]
     GivenUp,
     /// This producer can do nothing any more.
-    #[error("kafka transaction failed for good")]
-    Fatal(#[source] KafkaError),
+    Fatal(KafkaError),
 }
 
 /// What ended an attempt.
@@ -65,8 +60,9 @@ impl From<KafkaError> for Trouble {
 pub(super) struct Transactor {
     producer: ThreadedProducer<TransactionContext>,
     topics: Topics,
-    /// How long a call is retried before the transaction is given up.
-    patience: Duration,
+    /// How long a call is retried before the transaction is given up, and how long it may go on that every
+    /// transaction is aborted.
+    pub(super) patience: Duration,
     /// Dead letters that did not fit, and what to try next.
     cut_down: HashMap<Position, LetterSize>,
 }

@@ -213,15 +213,3 @@ pub fn serve_to_the_end(stream: &Stream<'_>, more: &[(&str, &str)]) {
     service.signal("TERM");
     assert_eq!(service.end(PATIENCE).code(), Some(0), "{}", service.log());
 }
-
-/// Bytes that no compression makes smaller.
-pub fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
-}

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use crate::domain::{RejectionCode, Stage, Text};
+use crate::kafka::record::error_header;
 use crate::pipeline::message::{MessageView, Position};
 
 /// Header of a replayed frame, and of the marker beside it in the dead-letter topic: the letter it was
@@ -62,19 +63,19 @@ impl<'a> Record<'a> {
 impl<'a> Letter<'a> {
     fn read(message: &'a MessageView<'a>) -> Self {
         let said = |name| text(message, name);
-        let stage = said("__connect.errors.stage");
-        let code = said("memebg.error.code");
+        let stage = said(error_header::STAGE);
+        let code = said(error_header::CODE);
         let origin = || {
-            let topic = said("__connect.errors.topic")?;
-            let partition = said("__connect.errors.partition")?.parse().ok()?;
-            let offset = said("__connect.errors.offset")?.parse().ok()?;
+            let topic = said(error_header::TOPIC)?;
+            let partition = said(error_header::PARTITION)?.parse().ok()?;
+            let offset = said(error_header::OFFSET)?.parse().ok()?;
             Some(Origin { topic, position: Position { partition, offset } })
         };
         Self {
             stage: Stage::ALL.iter().copied().find(|it| Some(it.as_str()) == stage),
             code: RejectionCode::ALL.iter().copied().find(|it| Some(it.as_str()) == code),
             origin: origin(),
-            omitted_bytes: said("memebg.value.omitted_bytes").and_then(|bytes| bytes.parse().ok()),
+            omitted_bytes: said(error_header::OMITTED_BYTES).and_then(|bytes| bytes.parse().ok()),
             message,
         }
     }
@@ -82,7 +83,7 @@ impl<'a> Letter<'a> {
     /// What was wrong, for a person.
     #[must_use]
     pub fn reason(&self) -> &'a str {
-        text(self.message, "__connect.errors.exception.message").unwrap_or_default()
+        text(self.message, error_header::MESSAGE).unwrap_or_default()
     }
 
     /// The site that the frame event names; `None` where the value is absent or no such JSON. The image

@@ -1,6 +1,6 @@
 //! How offsets are committed: on their own, or in one transaction with the events.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -22,8 +22,6 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub(super) struct Transactions {
     transactor: Transactor,
     outbox: Outbox<Spoken>,
-    /// How long it may go on that every transaction is aborted.
-    patience: Duration,
     failing_since: Option<Instant>,
     /// What ended it, if it happened within a callback, which cannot say it.
     failed: Option<Error>,
@@ -31,21 +29,19 @@ pub(super) struct Transactions {
 
 impl Transactions {
     pub(super) fn new(settings: &KafkaSettings, outbox: Outbox<Spoken>) -> Result<Self, Error> {
-        Ok(Self {
-            transactor: Transactor::new(settings)?,
-            outbox,
-            patience: Duration::from_millis(settings.delivery_timeout_ms),
-            failing_since: None,
-            failed: None,
-        })
+        Ok(Self { transactor: Transactor::new(settings)?, outbox, failing_since: None, failed: None })
     }
 }
 
 impl SourceContext {
+    /// What there is of them with exactly once.
+    fn transactions(&self) -> Option<MutexGuard<'_, Transactions>> {
+        Some(self.transactions.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Makes what transactions need. Returns whether that is done; otherwise it is to be called again.
     pub(super) fn initialise(&self) -> Result<bool, Error> {
-        let Some(transactions) = &self.transactions else { return Ok(true) };
-        transactions.lock().unwrap_or_else(PoisonError::into_inner).transactor.initialise()
+        self.transactions().map_or(Ok(true), |transactions| transactions.transactor.initialise())
     }
 
     /// Commits what can be committed. With transactions it blocks until that is done.
@@ -64,8 +60,7 @@ impl SourceContext {
 
     /// What ended the transactions for good.
     pub(super) fn failure(&self) -> Option<Error> {
-        let transactions = self.transactions.as_ref()?;
-        transactions.lock().unwrap_or_else(PoisonError::into_inner).failed.take()
+        self.transactions()?.failed.take()
     }
 
     /// Finishes the frames of partitions that are given back, within `timeout`, and commits them.
@@ -91,8 +86,8 @@ impl SourceContext {
     /// for, and committing would move that one's offsets.
     pub(super) fn forget(&self, partitions: &[i32]) -> Drained {
         let drained = self.ledger.drain(partitions, Duration::ZERO);
-        if let Some(transactions) = &self.transactions {
-            transactions.lock().unwrap_or_else(PoisonError::into_inner).outbox.forget_reassigned();
+        if let Some(transactions) = self.transactions() {
+            transactions.outbox.forget_reassigned();
         }
         drained
     }
@@ -146,9 +141,8 @@ impl SourceContext {
 
     /// Publishes and commits what waits for it.
     fn transact(&self, consumer: &BaseConsumer<Self>) {
-        let Some(transactions) = &self.transactions else { return };
-        let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
-        let Transactions { transactor, outbox, patience, failing_since, failed } = &mut *transactions;
+        let Some(mut transactions) = self.transactions() else { return };
+        let Transactions { transactor, outbox, failing_since, failed } = &mut *transactions;
         // In this order: of a member that it has expelled the group knows nothing, and what it knows nothing
         // of it does not fence. The callback that says so comes with the next poll.
         let group = consumer.group_metadata();
@@ -190,7 +184,7 @@ impl SourceContext {
                             "no broker answers: the last transaction is given up; its frames are read again"
                         );
                     }
-                    Failure::Aborted(reason) if since.elapsed() < *patience => {
+                    Failure::Aborted(reason) if since.elapsed() < transactor.patience => {
                         tracing::warn!(reason, "transaction was aborted; trying again");
                     }
                     Failure::Aborted(reason) | Failure::Refused(reason) => {

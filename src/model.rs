@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 pub use answer::{Answer, Map, load_examiner};
 pub use bundle::Bundle;
 pub use cache::cache_dir;
+use device::Device;
 pub use device::DevicePolicy;
 pub use encoder::Encoder;
 pub use manifest::Manifest;
@@ -41,6 +42,8 @@ use crate::pipeline::grade::GraderError;
 
 /// Most graders (threads with a model each) in one process.
 const MAX_GRADERS: usize = 64;
+/// Most graders that are started unasked: each holds both models.
+const MAX_UNASKED_GRADERS: usize = 8;
 /// Most frames in one batch: 256 frames of 224 px take 154 MB as a tensor.
 const MAX_BATCH_FRAMES: usize = 256;
 /// Most different batch sizes; each is warmed up before the service is ready.
@@ -56,9 +59,9 @@ pub struct ModelSettings {
     pub device: DevicePolicy,
     /// Which GPU, from 0, as CUDA counts them.
     pub device_id: u16,
-    /// Graders, each a thread with both models loaded.
+    /// Graders, each a thread with both models loaded. 0: one on a GPU; on a CPU one per core, 8 at most.
     pub graders: usize,
-    /// CPU threads that all models share; 0 takes every core.
+    /// CPU threads that all models share beside those of the graders; 0 divides the cores among the graders.
     pub intra_op_threads: usize,
     /// Batch sizes that are prepared for, rising. A batch is padded up to the next of them.
     pub batch_sizes: Vec<usize>,
@@ -72,11 +75,8 @@ impl ModelSettings {
     /// # Errors
     /// [`ModelError::Settings`] naming the option and its value.
     pub fn validate(&self) -> Result<(), ModelError> {
-        if !(1..=MAX_GRADERS).contains(&self.graders) {
-            return Err(ModelError::Settings(format!(
-                "graders is {}, not within 1 and {MAX_GRADERS}",
-                self.graders
-            )));
+        if self.graders > MAX_GRADERS {
+            return Err(ModelError::Settings(format!("graders is {}, above {MAX_GRADERS}", self.graders)));
         }
         let sizes = &self.batch_sizes;
         let rising = sizes.iter().zip(sizes.iter().skip(1)).all(|(a, b)| a < b);
@@ -88,6 +88,28 @@ impl ModelSettings {
         }
         Ok(())
     }
+
+    /// Graders for a device that `cores` stand beside.
+    fn graders_on(&self, device: Device, cores: usize) -> usize {
+        match (self.graders, device) {
+            (0, Device::Cpu) => cores.clamp(1, MAX_UNASKED_GRADERS),
+            (0, Device::Cuda(_) | Device::TensorRt(_)) => 1,
+            (asked, _) => asked,
+        }
+    }
+
+    /// Threads for each network that runs on the CPU.
+    fn threads(&self, cores: usize) -> usize {
+        match self.intra_op_threads {
+            0 => (cores / self.graders_on(Device::Cpu, cores)).max(1),
+            asked => asked,
+        }
+    }
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Why there is no model to grade with. Every message says what to do about it.
@@ -169,8 +191,26 @@ mod tests {
     }
 
     #[test]
-    fn no_grader_or_too_many_are_refused() {
-        assert!(settings(0, &[1]).validate().is_err());
+    fn too_many_graders_are_refused() {
+        assert!(settings(64, &[1]).validate().is_ok());
         assert!(settings(65, &[1]).validate().is_err());
+    }
+
+    #[test]
+    fn unasked_a_cpu_gets_a_grader_of_one_thread_per_core_and_a_gpu_one_grader() {
+        let unasked = settings(0, &[1]);
+        assert_eq!((unasked.graders_on(Device::Cpu, 2), unasked.threads(2)), (2, 1));
+        assert_eq!((unasked.graders_on(Device::Cpu, 32), unasked.threads(32)), (8, 4));
+        assert_eq!(unasked.graders_on(Device::Cuda(0), 32), 1);
+        assert_eq!(unasked.graders_on(Device::TensorRt(0), 32), 1);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_there_is() {
+        let one = settings(1, &[1]);
+        assert_eq!((one.graders_on(Device::Cpu, 8), one.threads(8)), (1, 8));
+        let three = ModelSettings { intra_op_threads: 2, ..settings(3, &[1]) };
+        assert_eq!((three.graders_on(Device::Cuda(0), 8), three.threads(8)), (3, 2));
+        assert_eq!(settings(3, &[1]).threads(2), 1);
     }
 }

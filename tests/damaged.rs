@@ -286,7 +286,9 @@ proptest! {
             timestamp_ms: None,
         };
         let now: DateTime<Utc> = "2026-02-01T00:00:00Z".parse().unwrap();
-        let read = event::read(&message, MAX_VALUE_BYTES).and_then(|event| Ok((event.validate(now, 300)?, event)));
+        let mut scratch = Vec::new();
+        let read = event::read(&message, MAX_VALUE_BYTES, &mut scratch);
+        let read = read.and_then(|event| Ok((event.validate(now, 300)?, event)));
         match read {
             Err(rejection) => check_rejection(&rejection)?,
             Ok((clocks, event)) => {

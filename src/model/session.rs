@@ -1,5 +1,7 @@
 //! The grader: two ONNX Runtime sessions used in turn.
 
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Instant;
 
 use ort::environment::Environment;
@@ -13,7 +15,7 @@ use super::networks::{Networks, Said};
 use super::runs::runs;
 use super::tensor::outside;
 use super::warm_up::{self, MAX_DIFFERENCE};
-use super::{ModelError, ModelSettings, runtime};
+use super::{ModelError, ModelSettings, cores, runtime};
 use crate::domain::{AbstainReason, GradeClass, GraderIdentity, HeadGrade, Heads, Picture};
 use crate::pipeline::grade::{GradedBatch, Grader, GraderError, NotFinite, Opinion};
 
@@ -29,15 +31,21 @@ pub fn load_graders(settings: &ModelSettings) -> Result<Vec<Box<dyn Grader>>, Mo
 pub(super) fn load(settings: &ModelSettings) -> Result<Vec<OnnxGrader>, ModelError> {
     settings.validate()?;
     let bundle = Bundle::open(&settings.bundle)?;
-    let environment = runtime::environment(&settings.runtime, settings.intra_op_threads)?;
+    let environment = runtime::environment(&settings.runtime, settings.threads(cores()))?;
     Device::first_usable(settings.device, settings.device_id, |device| {
-        let mut graders = Vec::with_capacity(settings.graders);
-        while graders.len() < settings.graders {
+        let warm = || {
             let mut grader = OnnxGrader::load(&environment, &bundle, device, &settings.batch_sizes)?;
             let failed = |source| ModelError::WarmUp { device: device.to_string(), source };
-            grader.warm_up().map_err(failed)?;
-            graders.push(grader);
-        }
+            grader.warm_up().map(|()| grader).map_err(failed)
+        };
+        // Beside each other: one after the other they would keep all cores but one waiting.
+        let graders = thread::scope(|scope| {
+            let count = settings.graders_on(device, cores());
+            let threads: Vec<_> = (0..count).map(|_| scope.spawn(warm)).collect();
+            let joined =
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            joined.collect::<Result<Vec<_>, ModelError>>()
+        })?;
         tracing::info!(%device, graders = graders.len(), "models loaded and warm");
         Ok(graders)
     })

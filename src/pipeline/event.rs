@@ -3,13 +3,15 @@
 //!
 //! Source: CloudEvents Kafka protocol binding 1.0.2.
 
+mod inline;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::message::MessageView;
-use crate::domain::{FRAME_EVENT_TYPE, FrameEvent, Rejection, RejectionCode};
+use crate::domain::{FRAME_EVENT_TYPE, FrameEvent, Rejection, RejectionCode, Text};
 
 const SPEC_VERSION: &str = "1.0";
 
@@ -24,12 +26,17 @@ struct Structured<'a> {
     data: &'a RawValue,
 }
 
-/// Reads the frame event out of a message without copying it.
+/// Reads the frame event out of a message without copying its image, and mostly without parsing it. What surrounds
+/// the image may be copied into `scratch`.
 ///
 /// # Errors
 /// A [`Rejection`] for a tombstone, an oversized value, an event type or version that is not known,
 /// and for what is not a frame event at all.
-pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<FrameEvent<'a>, Rejection> {
+pub fn read<'a>(
+    message: &MessageView<'a>,
+    max_value_bytes: usize,
+    scratch: &'a mut Vec<u8>,
+) -> Result<FrameEvent<'a>, Rejection> {
     let value = message
         .value
         .filter(|value| !value.is_empty())
@@ -40,6 +47,19 @@ pub fn read<'a>(message: &MessageView<'a>, max_value_bytes: usize) -> Result<Fra
             format!("value of {} bytes is over the limit of {max_value_bytes}", value.len()),
         ));
     }
+    if let Some((image, json)) = inline::set_aside(value, scratch)
+        && let Ok(mut event) = parse(message, json)
+        && let Some(Text(data)) = &mut event.image.data
+        && *data == inline::ASIDE
+    {
+        *data = Cow::Borrowed(image);
+        return Ok(event);
+    }
+    parse(message, value)
+}
+
+/// Reads `value` as the message's headers say.
+fn parse<'a>(message: &MessageView<'_>, value: &'a [u8]) -> Result<FrameEvent<'a>, Rejection> {
     let content_type = message.header("content-type").unwrap_or_default();
     if content_type.get(..29).is_some_and(|it| it.eq_ignore_ascii_case("application/cloudevents+json;"))
         || content_type.eq_ignore_ascii_case("application/cloudevents+json")
@@ -102,7 +122,7 @@ mod tests {
     }
 
     fn code(value: &str, headers: &[(&str, &str)]) -> Result<String, RejectionCode> {
-        read(&message(value, headers), 10_000)
+        read(&message(value, headers), 10_000, &mut Vec::new())
             .map(|event| event.embryo_id.into_owned())
             .map_err(|rejection| rejection.code)
     }
@@ -140,7 +160,7 @@ mod tests {
         assert_eq!(code(&padded, &[]), Err(RejectionCode::ValueTooLarge));
         let mut tombstone = message("", &[]);
         tombstone.value = None;
-        assert_eq!(read(&tombstone, 10).unwrap_err().code, RejectionCode::EmptyValue);
+        assert_eq!(read(&tombstone, 10, &mut Vec::new()).unwrap_err().code, RejectionCode::EmptyValue);
     }
 
     #[test]
@@ -149,7 +169,7 @@ mod tests {
         let escaped = structured(FRAME_EVENT_TYPE).replace("org.", "org\\u002e");
         assert_eq!(code(&escaped, &headers), Ok("e".into()));
         for value in [r#""Ada Invented""#, r#"{"specversion":"1.0","type":["Ada Invented"]}"#, "{}"] {
-            let rejection = read(&message(value, &headers), 10_000).unwrap_err();
+            let rejection = read(&message(value, &headers), 10_000, &mut Vec::new()).unwrap_err();
             assert_eq!(rejection.code, RejectionCode::SchemaInvalid, "{value}");
             assert!(!rejection.message.contains("Ada"), "{rejection}");
         }
@@ -162,13 +182,74 @@ mod tests {
         let value: Vec<u8> = value.into_iter().map(|byte| if byte == b'?' { 0xff } else { byte }).collect();
         let mut damaged = message("", &[("content-type", "application/cloudevents+json")]);
         damaged.value = Some(&value);
-        assert_eq!(read(&damaged, 10_000).unwrap_err().code, RejectionCode::InvalidJson);
+        assert_eq!(read(&damaged, 10_000, &mut Vec::new()).unwrap_err().code, RejectionCode::InvalidJson);
     }
 
     #[test]
     fn the_image_is_borrowed_from_the_message() {
         let view = message(EVENT, &[]);
-        let event = read(&view, 10_000).unwrap();
+        let mut scratch = Vec::new();
+        let event = read(&view, 10_000, &mut scratch).unwrap();
         assert!(matches!(event.image.data.unwrap().0, Cow::Borrowed("AAAA")));
+    }
+
+    /// `EVENT` with an image that is long enough to be set aside, as it is and in structured mode.
+    fn long_events() -> [(String, Vec<(&'static str, &'static str)>); 2] {
+        let long = EVENT.replace("AAAA", &"QUJD".repeat(500));
+        let structured = format!(
+            r#"{{"specversion":"1.0","type":"{FRAME_EVENT_TYPE}","id":"1","data":{long},"source":"/s"}}"#
+        );
+        [(long, Vec::new()), (structured, vec![("content-type", "application/cloudevents+json")])]
+    }
+
+    #[test]
+    fn a_long_image_is_not_parsed_and_still_borrowed_from_the_message() {
+        for (value, headers) in long_events() {
+            let (view, mut scratch) = (message(&value, &headers), Vec::new());
+            let event = read(&view, 10_000, &mut scratch).unwrap();
+            let Text(Cow::Borrowed(image)) = event.image.data.unwrap() else { panic!("a copy") };
+            assert!(value.as_bytes().as_ptr_range().contains(&image.as_ptr()));
+            assert_eq!(image, "QUJD".repeat(500));
+            assert!((1..1_000).contains(&scratch.len()), "{} bytes were parsed", scratch.len());
+        }
+    }
+
+    #[test]
+    fn a_long_text_under_another_key_data_is_not_taken_for_the_image() {
+        let headers = [("content-type", "application/cloudevents+json")];
+        let decoy = format!(r#""x\"data":"{}","data""#, "QUJD".repeat(500));
+        let structured = structured(FRAME_EVENT_TYPE).replacen("\"data\"", &decoy, 1);
+        let (view, mut scratch) = (message(&structured, &headers), Vec::new());
+        let event = read(&view, 10_000, &mut scratch).unwrap();
+        assert_eq!(event.image.data.unwrap().0, "AAAA");
+        let marked = structured.replace("AAAA", inline::ASIDE);
+        let (view, mut scratch) = (message(&marked, &headers), Vec::new());
+        assert_eq!(read(&view, 10_000, &mut scratch).unwrap().image.data.unwrap().0, inline::ASIDE);
+    }
+
+    proptest::proptest! {
+        /// Whatever happened to an event on its way: with the image set aside it is read, or refused, as the parser
+        /// does it.
+        #[test]
+        fn setting_the_image_aside_changes_nothing(
+            which in 0_usize..2,
+            damage in proptest::collection::vec((proptest::prelude::any::<u16>(), proptest::prelude::any::<u8>()), 0..3),
+            cut in proptest::option::weighted(0.2, proptest::prelude::any::<u16>()),
+        ) {
+            let (value, headers) = &long_events()[which];
+            let mut value = value.clone().into_bytes();
+            for (place, byte) in damage {
+                let place = usize::from(place) % value.len();
+                value[place] = byte;
+            }
+            if let Some(cut) = cut {
+                value.truncate(usize::from(cut) % value.len() + 1);
+            }
+            let mut view = message("", headers);
+            view.value = Some(&value);
+            let mut scratch = Vec::new();
+            let quick = read(&view, 10_000, &mut scratch);
+            proptest::prop_assert_eq!(format!("{:?}", quick), format!("{:?}", parse(&view, &value)));
+        }
     }
 }

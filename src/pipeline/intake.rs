@@ -63,7 +63,8 @@ impl Intake {
     pub fn receive(&self, message: &MessageView<'_>) {
         let received_at = Instant::now();
         let receipt = self.ledger.open(message.position, message.size_bytes());
-        let (site, decided) = match event::read(message, self.max_value_bytes) {
+        let mut scratch = Vec::new();
+        let (site, decided) = match event::read(message, self.max_value_bytes, &mut scratch) {
             Err(rejection) => (None, Err(rejection)),
             Ok(event) => {
                 let decided = self.decide(&event, receipt.partition(), receipt.epoch());

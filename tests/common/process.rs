@@ -113,8 +113,17 @@ impl Memebg {
 
     /// Memory in use, bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory_bytes("VmRSS:")
+    }
+
+    /// The most memory that was ever in use, bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.memory_bytes("VmHWM:")
+    }
+
+    fn memory_bytes(&self, which: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a memory line");
+        let line = status.lines().find_map(|line| line.strip_prefix(which)).expect("a memory line");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
     }
 
@@ -194,10 +203,15 @@ pub fn grade_events(address: SocketAddr) -> Option<f64> {
 /// Sum over every series of a counter or gauge; nothing when nobody answers.
 pub fn metric(address: SocketAddr, name: &str) -> Option<f64> {
     let (_, text) = get(address, "/metrics").filter(|(status, _)| *status == 200)?;
+    Some(sum(&text, name))
+}
+
+/// The same in a text that was scraped before.
+pub fn sum(text: &str, name: &str) -> f64 {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         // The next character ends the name: another metric may start with this one's.
         rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
     });
-    Some(values.sum())
+    values.sum()
 }

@@ -302,6 +302,8 @@ pub fn config(set: &[&str]) -> Config {
     let ours = [
         "telemetry.listen=127.0.0.1:0",
         "model.device=cpu",
+        // Tests run beside each other.
+        "model.graders=1",
         "kafka.consumer_properties.fetch_wait_max_ms=20",
     ];
     let set = ours.iter().chain(set).map(|it| (*it).to_owned()).collect();

@@ -114,6 +114,7 @@ impl<'a> Stream<'a> {
             ("kafka.commit_interval_ms", "200".to_owned()),
             ("kafka.properties.reconnect_backoff_max_ms", "200".to_owned()),
             ("kafka.consumer_properties.statistics_interval_ms", "200".to_owned()),
+            ("model.graders", "1".to_owned()),
             ("telemetry.listen", "127.0.0.1:0".to_owned()),
             ("telemetry.log_format", "json".to_owned()),
         ]

@@ -1,0 +1,72 @@
+//! The bundles that are compared: the demo's own, the same networks in fp32, and the same in int8.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::peer::{cache, python, run};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Pictures that the scales of the int8 copy are taken from; no bench looks at these embryos again.
+const CALIBRATION: (&str, &str) = ("400", "9");
+
+/// Where they lie.
+pub struct Bundles {
+    pub fp32: PathBuf,
+    pub int8: PathBuf,
+}
+
+impl Bundles {
+    /// Makes what is not there yet. In short, the demo's bundle stands for both.
+    pub fn prepare(short: bool) -> Self {
+        let demo = Path::new(ROOT).join("models/demo");
+        if short {
+            return Self { fp32: demo.clone(), int8: demo };
+        }
+        let digest = hex::encode(Sha256::digest(fs::read(demo.join("manifest.json")).expect("a manifest")));
+        let made = cache().join(&digest[..12]);
+        let bundles = Self { fp32: made.join("fp32"), int8: made.join("int8") };
+        if !made.exists() {
+            let staged = tempfile::tempdir_in(cache()).expect("a temporary folder");
+            single_precision(&demo, &staged.path().join("made/fp32"));
+            eight_bits(&demo, staged.path());
+            fs::rename(staged.path().join("made"), &made).expect("the bundles can be kept");
+        }
+        bundles
+    }
+}
+
+/// The demo's bundle with the embedding network unquantised.
+fn single_precision(demo: &Path, out: &Path) {
+    fs::create_dir_all(out).expect("a folder");
+    let mut build = python();
+    build.arg(demo.join("build_embedding.py")).args(["--precision", "fp32", "--output"]);
+    build.arg(out.join("embedding.onnx"));
+    run(build);
+    fs::copy(demo.join("multitask.onnx"), out.join("multitask.onnx")).expect("a copy");
+    let mut manifest: Value =
+        serde_json::from_slice(&fs::read(demo.join("manifest.json")).expect("a manifest")).expect("JSON");
+    let network = fs::read(out.join("embedding.onnx")).expect("the network");
+    manifest["name"] = json!("demo-fp32");
+    let file = &mut manifest["files"]["embedding"];
+    file["sha256"] = json!(hex::encode(Sha256::digest(&network)));
+    file["bytes"] = json!(network.len());
+    file["precision"] = json!("fp32");
+    file["max_batch_frames"] = json!(64);
+    fs::write(out.join("manifest.json"), format!("{manifest:#}\n")).expect("a manifest");
+}
+
+/// The copy that `models/quantize.py` makes.
+fn eight_bits(demo: &Path, staged: &Path) {
+    let drawn = staged.join("drawn");
+    let (pictures, seed) = CALIBRATION;
+    let mut draw = std::process::Command::new(env!("CARGO_BIN_EXE_memebg"));
+    draw.args(["incubate", "--pictures", pictures, "--seed", seed, "--out"]).arg(&drawn);
+    run(draw);
+    let mut quantize = python();
+    quantize.arg(Path::new(ROOT).join("models/quantize.py")).arg(demo).arg("--calibration").arg(&drawn);
+    quantize.arg("--out").arg(staged.join("made/int8"));
+    run(quantize);
+}

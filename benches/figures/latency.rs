@@ -1,0 +1,143 @@
+//! How old a frame is when its grade is published, under a load that comes at random moments.
+
+use std::collections::HashMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use serde_json::Value;
+
+use crate::common::kafka::Kafka;
+use crate::rate::PATIENCE;
+use crate::served::{self, Served};
+use crate::stream::Stream;
+use crate::table::Table;
+use crate::{Bench, feed};
+
+const PARTITIONS: usize = 6;
+/// Frames that come before those that count.
+const FIRST: u64 = 10;
+/// Frames per second as a share of what can be graded, and for how many seconds.
+const LOADS: [(f64, f64); 3] = [(0.1, 240.0), (0.5, 120.0), (0.9, 120.0)];
+/// `batch.max_wait_ms`.
+const MAX_WAIT_MS: f64 = 50.0;
+
+pub fn measure(bench: &Bench, table: &mut Table) {
+    let kafka = Kafka::start();
+    let create = |name: &str| bench.runtime.block_on(Stream::create(&kafka, name, PARTITIONS));
+    let stream = create("capacity");
+    let frames = bench.pick(300, 20);
+    stream.send(feed::selected(frames));
+    let bundle = &bench.bundles.int8;
+    let capacity = served::run(&stream, "capacity", frames, bundle, &[]);
+    table.figure("capacity, int8", "frames/s", &[capacity]);
+    for (share, seconds) in LOADS {
+        let stream = create(&format!("latency-{share}"));
+        let served = Served::start(&stream, "latency", bundle, &[]);
+        served.ready();
+        stream.send(feed::selected(FIRST));
+        served.finish(FIRST);
+        let inference_before = Inference::of(&served);
+        let sent = send_at_random(&stream, share * capacity, bench.pick(seconds, 2.0));
+        served.finish(FIRST + sent.len() as u64);
+        let inference = Inference::of(&served).since(&inference_before);
+        served.stop();
+        let mut ages = ages_ms(&stream, &sent);
+        ages.sort_by(f64::total_cmp);
+        let at = |share: f64| ages[(ages.len() as f64 * share) as usize];
+        let load = format!(
+            "{:.0} % load, {} frames in batches of {:.1}",
+            share * 100.0,
+            ages.len(),
+            inference.frames()
+        );
+        table.figure(format!("age at publish, {load}: p50"), "ms", &[at(0.5)]);
+        let bound = MAX_WAIT_MS + 2.0 * inference.batch_ms();
+        let bound_is = format!("{MAX_WAIT_MS} ms + 2 x inference of {:.0} ms", inference.batch_ms());
+        table.beside(format!("age at publish, {load}: p99"), "ms", &[at(0.99)], bound_is, &[bound]);
+        table.figure(format!("age at publish, {load}: p999"), "ms", &[at(0.999)]);
+    }
+}
+
+/// What the models did.
+struct Inference {
+    seconds: f64,
+    batches: f64,
+    frames: f64,
+}
+
+impl Inference {
+    fn of(served: &Served) -> Self {
+        Self {
+            seconds: served.metric("memebg_inference_duration_seconds_sum"),
+            batches: served.metric("memebg_batch_size_frames_count"),
+            frames: served.metric("memebg_batch_size_frames_sum"),
+        }
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            seconds: self.seconds - earlier.seconds,
+            batches: self.batches - earlier.batches,
+            frames: self.frames - earlier.frames,
+        }
+    }
+
+    fn batch_ms(&self) -> f64 {
+        self.seconds / self.batches * 1e3
+    }
+
+    fn frames(&self) -> f64 {
+        self.frames / self.batches
+    }
+}
+
+/// Sends wanted frames for so long, independently of each other and so many per second in the mean (a Poisson process).
+/// When each was sent, milliseconds since 1970, by embryo.
+fn send_at_random(stream: &Stream<'_>, per_second: f64, seconds: f64) -> HashMap<String, i64> {
+    let producer: BaseProducer = stream.kafka.client().set("linger.ms", "0").create().expect("a producer");
+    let (topic, mut sent, mut state) = (stream.frames(), HashMap::new(), 1_u64);
+    let frames = (per_second * seconds).ceil() as u64;
+    let began = Instant::now();
+    let mut due = Duration::ZERO;
+    for (embryo_id, event) in feed::selected(FIRST + frames).skip(FIRST as usize) {
+        // Knuth's MMIX generator; the upper 32 bits as a number above 0 and up to 1.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let uniform = ((state >> 32) as f64 + 1.0) / (1_u64 << 32) as f64;
+        due += Duration::from_secs_f64(-uniform.ln() / per_second);
+        sleep(due.saturating_sub(began.elapsed()));
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_millis() as i64;
+        let record = BaseRecord::to(&topic).key(&embryo_id).payload(&event).timestamp(now);
+        producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
+        producer.poll(Duration::ZERO);
+        sent.insert(embryo_id, now);
+    }
+    producer.flush(PATIENCE).expect("the frames are confirmed");
+    sent
+}
+
+/// Between the time stamps of frame and grade event.
+fn ages_ms(stream: &Stream<'_>, sent: &HashMap<String, i64>) -> Vec<f64> {
+    let mut client = stream.kafka.client();
+    let consumer: BaseConsumer = client.set("group.id", "ages").create().expect("a consumer");
+    let mut all = TopicPartitionList::new();
+    for partition in (0..).take(PARTITIONS) {
+        all.add_partition_offset(&stream.grades(), partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&all).expect("an assignment");
+    let (deadline, mut ages) = (Instant::now() + PATIENCE, Vec::new());
+    while ages.len() < sent.len() {
+        assert!(Instant::now() < deadline, "{} grade events of {}", ages.len(), sent.len());
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message.expect("a message");
+        let event: Value = serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
+        let published = message.timestamp().to_millis().expect("a time stamp");
+        ages.extend(
+            sent.get(event["embryo_id"].as_str().expect("an embryo")).map(|at| (published - at) as f64),
+        );
+    }
+    ages
+}

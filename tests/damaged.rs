@@ -288,7 +288,7 @@ proptest! {
         let now: DateTime<Utc> = "2026-02-01T00:00:00Z".parse().unwrap();
         let mut scratch = Vec::new();
         let read = event::read(&message, MAX_VALUE_BYTES, &mut scratch);
-        let read = read.and_then(|event| Ok((event.validate(now, 300)?, event)));
+        let read = read.and_then(|read| Ok((read.event.validate(now, 300)?, read.event)));
         match read {
             Err(rejection) => check_rejection(&rejection)?,
             Ok((clocks, event)) => {
@@ -300,7 +300,7 @@ proptest! {
                 let frame = event.to_frame(clocks);
                 prop_assert!(frame.id.embryo_id.len() <= 128 && frame.plane.index < frame.plane.count);
                 if let Some(data) = &event.image.data {
-                    match from_base64(&data.0, 100) {
+                    match from_base64(data.0.as_bytes(), 100) {
                         Ok(image) => prop_assert!(image.len() <= 100),
                         Err(rejection) => check_rejection(&rejection)?,
                     }

@@ -17,7 +17,7 @@ use crate::rate::PATIENCE;
 use crate::stream::Stream;
 
 /// Frames in a full batch of memebg.
-const BATCH: usize = 4;
+const BATCH: usize = 2;
 const SIDE_PX: usize = 224;
 const EMBEDDING_WIDTH: usize = 384;
 

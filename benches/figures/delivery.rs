@@ -17,12 +17,12 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     ] {
         let stream = bench.runtime.block_on(Stream::create(&kafka, name, PARTITIONS));
         if wanted {
-            stream.send(feed::selected(frames));
+            served::fill(&stream, feed::selected(frames));
         } else {
-            stream.send(feed::skipped(frames, small, 96));
+            served::fill(&stream, feed::skipped(frames, small, 96));
         }
         let (mut exactly, mut at_least) = (Vec::new(), Vec::new());
-        for round in 0..bench.pick(5, 1) {
+        for round in 0..bench.pick(3, 1) {
             let bundle = &bench.bundles.int8;
             let run =
                 |mode: &str, more| served::run(&stream, &format!("{mode}-{round}"), frames, bundle, more);

@@ -1,5 +1,7 @@
 //! Frame events as time-lapse incubators send them: 500 x 500 px JPEGs of about 45 kB, inline, 7 focal planes.
 
+use std::sync::{Arc, Mutex};
+
 use base64_simd::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use image::GrayImage;
@@ -91,12 +93,22 @@ pub fn skipped(frames: u64, image_bytes: usize, embryos: u64) -> impl Iterator<I
 
 /// Day-5 frames of the central plane, each of another embryo.
 pub fn selected(frames: u64) -> impl Iterator<Item = Message> {
-    let photographs: Vec<Photograph> =
-        (0..PHOTOGRAPHS.min(frames)).map(|seed| Photograph::of_embryo(seed * 7 + 3)).collect();
+    let photographs = photographs(frames.min(PHOTOGRAPHS) as usize);
     (0..frames).map(move |index| {
-        let photograph = &photographs[(index % photographs.len() as u64) as usize];
+        let photograph = &photographs[index as usize % photographs.len()];
         event(photograph, index, 1, CENTRAL, 110.0 + (index % 600) as f64 / 60.0)
     })
+}
+
+/// The first of the photographs that the frames share; each is drawn once.
+fn photographs(count: usize) -> Vec<Arc<Photograph>> {
+    static DRAWN: Mutex<Vec<Arc<Photograph>>> = Mutex::new(Vec::new());
+    let mut drawn = DRAWN.lock().expect("nobody panicked");
+    while drawn.len() < count {
+        let seed = drawn.len() as u64 * 7 + 3;
+        drawn.push(Arc::new(Photograph::of_embryo(seed)));
+    }
+    drawn.iter().take(count).map(Arc::clone).collect()
 }
 
 /// The same, each image padded to so many bytes, as some instruments do.

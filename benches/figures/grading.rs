@@ -9,6 +9,7 @@ use crate::table::Table;
 use crate::{Bench, feed, peer, served};
 
 const PARTITIONS: usize = 6;
+const ROUNDS: usize = 3;
 /// So many frames as int8 grades while fp32 grades one.
 const QUICKER: u64 = 2;
 
@@ -18,14 +19,14 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     let kafka = Kafka::start();
     let create = |name, frames| {
         let stream = bench.runtime.block_on(Stream::create(&kafka, name, PARTITIONS));
-        stream.send(feed::selected(frames));
+        served::fill(&stream, feed::selected(frames));
         stream
     };
     let (stream, longer) = (create("grading", frames), create("longer", frames * QUICKER));
     let (fp32, int8): (&Path, &Path) = (&bench.bundles.fp32, &bench.bundles.int8);
     let (mut single, mut eight) = (Sessions::load(fp32), Sessions::load(int8));
     let [mut ours, mut bare, mut ours_int8, mut bare_int8, mut python] = [const { Vec::new() }; 5];
-    for round in 0..bench.pick(5, 1) {
+    for round in 0..bench.pick(ROUNDS, 1) {
         let group = |name: &str| format!("{name}-{round}");
         ours.push(served::run(&stream, &group("fp32"), frames, fp32, &[]));
         bare.push(single.rate(frames));
@@ -42,17 +43,17 @@ pub fn measure(bench: &Bench, table: &mut Table) {
 
 /// One frame in a hundred is wanted.
 pub fn measure_mix(bench: &Bench, table: &mut Table) {
-    let frames = bench.pick(12_000, 600);
+    let frames = bench.pick(24_000, 600);
     let kafka = Kafka::start();
     let create = |name, frames| {
         let stream = bench.runtime.block_on(Stream::create(&kafka, name, PARTITIONS));
-        stream.send(feed::mix(frames));
+        served::fill(&stream, feed::mix(frames));
         stream
     };
     let (stream, longer) = (create("mix", frames), create("longer", frames * QUICKER));
     let (fp32, int8): (&Path, &Path) = (&bench.bundles.fp32, &bench.bundles.int8);
     let [mut ours, mut ours_int8, mut python] = [const { Vec::new() }; 3];
-    for round in 0..bench.pick(5, 1) {
+    for round in 0..bench.pick(ROUNDS, 1) {
         let group = |name: &str| format!("{name}-{round}");
         ours.push(served::run(&stream, &group("fp32"), frames, fp32, &[]));
         python.push(peer::work(&stream, &group("python"), frames, fp32));

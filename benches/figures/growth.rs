@@ -25,7 +25,7 @@ fn partitions(bench: &Bench, table: &mut Table, frames: u64, rounds: usize) {
     let sizes = [1, 10, bench.pick(1_000, 20)];
     let streams = sizes.map(|partitions| {
         let stream = bench.runtime.block_on(Stream::create(&kafka, &format!("p{partitions}"), partitions));
-        stream.send(feed::skipped(frames, SMALL_IMAGE_BYTES, 10_000));
+        served::fill(&stream, feed::skipped(frames, SMALL_IMAGE_BYTES, 10_000));
         stream
     });
     in_turn(bench, table, "partitions", &sizes.map(|size| size as u64), &streams, frames, rounds);
@@ -37,7 +37,7 @@ fn embryos(bench: &Bench, table: &mut Table, frames: u64, rounds: usize) {
     let sizes = [10, 10_000, 1_000_000];
     let streams = sizes.map(|embryos| {
         let stream = bench.runtime.block_on(Stream::create(&kafka, &format!("e{embryos}"), 6));
-        stream.send(feed::skipped(frames, SMALL_IMAGE_BYTES, embryos));
+        served::fill(&stream, feed::skipped(frames, SMALL_IMAGE_BYTES, embryos));
         stream
     });
     in_turn(bench, table, "embryos", &sizes, &streams, frames, rounds);

@@ -20,7 +20,7 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     let bundle = &bench.bundles.int8;
     let nothing = create("nothing");
     let (mut ready, mut resident) = (Vec::new(), Vec::new());
-    for round in 0..bench.pick(7, 1) {
+    for round in 0..bench.pick(5, 1) {
         let served = Served::start(&nothing, &format!("idle-{round}"), bundle, &[]);
         ready.push(served.ready());
         resident.push(served.process.resident_bytes() as f64 / MIB);
@@ -29,13 +29,13 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     table.figure("from start to ready, int8", "s", &ready);
     table.figure("resident when ready, int8", "MiB", &resident);
 
-    for kilobytes in bench.pick(vec![60, 1_000, 5_000], vec![60]) {
+    for kilobytes in bench.pick(vec![60, 5_000], vec![60]) {
         let stream = create(&format!("size-{kilobytes}"));
         // As many as are read ahead and under way, and some more.
         let frames = bench.pick((700_000 / kilobytes).min(3_000), 20);
         stream.send(feed::padded(frames, kilobytes as usize * 750));
         for in_flight in bench.pick(vec!["64", "512", "4096"], vec!["512"]) {
-            let peak = peak_mib(&stream, in_flight, bundle, bench.pick(20, 2));
+            let peak = peak_mib(&stream, in_flight, bundle, bench.pick(15, 2));
             let what = format!("peak, frames of {kilobytes} kB wait, {in_flight} in flight allowed");
             table.figure(what, "MiB", &[peak]);
         }

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::feed::Message;
 use crate::process::{Memebg, get, sum, wait_for};
 use crate::rate::{PATIENCE, Progress, rate};
 use crate::stream::Stream;
@@ -75,6 +77,12 @@ impl Served {
     pub fn stop(mut self) {
         self.process.stop_in_peace(STOP);
     }
+}
+
+/// Fills the topic, and waits until that is on the disk: writing it back must not fall into what is measured.
+pub fn fill(stream: &Stream<'_>, frames: impl Iterator<Item = Message>) {
+    stream.send(frames);
+    assert!(Command::new("sync").status().expect("sync can be run").success());
 }
 
 /// Frames per second of one run over a topic that is full before.

@@ -13,9 +13,9 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     let frames = bench.pick(80_000, 2_000);
     let kafka = Kafka::start();
     let stream = bench.runtime.block_on(Stream::create(&kafka, "skipping", PARTITIONS));
-    stream.send(feed::skipped(frames, IMAGE_BYTES, EMBRYOS));
+    served::fill(&stream, feed::skipped(frames, IMAGE_BYTES, EMBRYOS));
     let (mut ours, mut bare, mut python) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..bench.pick(7, 1) {
+    for round in 0..bench.pick(5, 1) {
         ours.push(served::run(&stream, &format!("ours-{round}"), frames, &bench.bundles.int8, &[]));
         bare.push(bare::consume(&stream, &format!("bare-{round}"), frames));
         python.push(peer::work(&stream, &format!("python-{round}"), frames, &bench.bundles.int8));

@@ -45,8 +45,9 @@ pub struct Decoded {
 /// # Errors
 /// `image_too_large` by the length of the text, before anything is decoded; `image_bad_base64` when it
 /// is not padded RFC 4648 base64 of the standard alphabet.
-pub fn from_base64(text: &str, max_image_bytes: u64) -> Result<Vec<u8>, Rejection> {
-    let padding = text.bytes().rev().take(2).take_while(|byte| *byte == b'=').count();
+pub fn from_base64(text: impl AsRef<[u8]>, max_image_bytes: u64) -> Result<Vec<u8>, Rejection> {
+    let text = text.as_ref();
+    let padding = text.iter().rev().take(2).take_while(|byte| **byte == b'=').count();
     let bytes = (text.len() / 4 * 3).saturating_sub(padding) as u64;
     within_limit(bytes, max_image_bytes)?;
     base64_simd::STANDARD.decode_to_vec(text).map_err(|_| {

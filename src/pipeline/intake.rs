@@ -9,7 +9,7 @@ use std::time::Instant;
 use chrono::Utc;
 use tokio::sync::mpsc;
 
-use super::event;
+use super::event::{self, Incoming};
 use super::message::{MessageView, RawMessage};
 use super::receipt::{Envelope, Outcome, SharedLedger};
 use super::select::{Decision, SelectSettings, Selector};
@@ -66,7 +66,7 @@ impl Intake {
         let mut scratch = Vec::new();
         let (site, decided) = match event::read(message, self.max_value_bytes, &mut scratch) {
             Err(rejection) => (None, Err(rejection)),
-            Ok(event) => {
+            Ok(Incoming { event, .. }) => {
                 let decided = self.decide(&event, receipt.partition(), receipt.epoch());
                 (Some(event.site_id), decided)
             }

@@ -67,6 +67,8 @@ struct State {
     in_flight_bytes: usize,
     /// Receipts that were dropped unsettled; they will never be settled.
     abandoned: Vec<Entry>,
+    /// Threads that wait for a change. Waking nobody would be a system call for every frame.
+    waiting: usize,
 }
 
 impl State {
@@ -111,6 +113,7 @@ impl SharedLedger {
             in_flight_frames: 0,
             in_flight_bytes: 0,
             abandoned: Vec::new(),
+            waiting: 0,
         };
         Self {
             shared: Arc::new(Shared {
@@ -214,6 +217,15 @@ impl SharedLedger {
         Drained { commits, unfinished_frames }
     }
 
+    /// Lets those who wait look again.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.shared.changed.notify_all();
+        }
+    }
+
     fn wait_until(&self, deadline: Instant, condition: impl Fn(&State) -> bool) -> bool {
         let mut state = self.lock();
         loop {
@@ -224,8 +236,10 @@ impl SharedLedger {
             if left.is_zero() {
                 return false;
             }
+            state.waiting += 1;
             let waited = self.shared.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
     }
 
@@ -250,8 +264,7 @@ impl SharedLedger {
             state.abandoned.push(entry);
         }
         self.shared.metrics.set_frames_in_flight(i64::try_from(state.in_flight_frames).unwrap_or(i64::MAX));
-        drop(state);
-        self.shared.changed.notify_all();
+        self.wake(state);
         if abandoned {
             tracing::error!(
                 partition = entry.position.partition,
@@ -282,8 +295,9 @@ impl Receipt {
 
     /// What becomes of the frame is known; it waits for the transaction that says it.
     pub fn decide(&self) {
-        self.ledger.lock().ledger.decide(self.entry);
-        self.ledger.shared.changed.notify_all();
+        let mut state = self.ledger.lock();
+        state.ledger.decide(self.entry);
+        self.ledger.wake(state);
     }
 
     /// Whether the partition is still assigned as it was when the message was received.

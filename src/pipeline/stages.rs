@@ -113,9 +113,8 @@ async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepar
         let decoded = match &fetched {
             Some(bytes) => decode::picture(bytes, &frame.image, &pool.settings, pool.side_px),
             None => event::read(&raw.view(), pool.max_value_bytes, &mut Vec::new())
-                .and_then(|event| {
-                    let text = event.image.data.as_ref().map_or("", |data| data.0.as_ref());
-                    decode::from_base64(text, pool.settings.max_image_bytes)
+                .and_then(|read| {
+                    decode::from_base64(read.image.unwrap_or_default(), pool.settings.max_image_bytes)
                 })
                 .and_then(|bytes| decode::picture(&bytes, &frame.image, &pool.settings, pool.side_px)),
         };

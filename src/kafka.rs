@@ -238,6 +238,8 @@ impl KafkaSettings {
         if self.consumer_property("group.protocol") != Some("consumer") {
             set_default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
         }
+        // What is fetched ahead is bounded, so the bound is met all the time; librdkafka then waits for a second.
+        set_default(&mut client, "fetch.queue.backoff.ms", "10");
         set_default(&mut client, "statistics.interval.ms", "5000");
         // A topic that is created, or may be read, only later is found by this; librdkafka's own is 5 minutes.
         set_default(&mut client, "topic.metadata.refresh.interval.ms", "30000");

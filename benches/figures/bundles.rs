@@ -25,8 +25,8 @@ impl Bundles {
         if short {
             return Self { fp32: demo.clone(), int8: demo };
         }
-        let digest = hex::encode(Sha256::digest(fs::read(demo.join("manifest.json")).expect("a manifest")));
-        let made = cache().join(&digest[..12]);
+        let digest = Sha256::digest(fs::read(demo.join("manifest.json")).expect("a manifest"));
+        let made = cache().join(hex::encode(&digest[..6]));
         let bundles = Self { fp32: made.join("fp32"), int8: made.join("int8") };
         if !made.exists() {
             let staged = tempfile::tempdir_in(cache()).expect("a temporary folder");

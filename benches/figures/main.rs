@@ -41,8 +41,11 @@ use clap::Parser;
 use bundles::Bundles;
 use table::Table;
 
+/// A name, and what measures it.
+type Part = (&'static str, fn(&Bench, &mut Table));
+
 /// What is measured, in this order.
-const PARTS: [(&str, fn(&Bench, &mut Table)); 10] = [
+const PARTS: [Part; 10] = [
     ("decode", decode::measure),
     ("door", door::measure),
     ("skipping", skipping::measure),

@@ -64,8 +64,8 @@ fn long(bench: &Bench, table: &mut Table, stream: &Stream<'_>) {
     }
     let most = |part: &[f64]| part.iter().copied().fold(0.0, f64::max);
     let tenth = resident.len().div_ceil(10);
-    let (second, last) = (&resident[tenth..].chunks(tenth).next(), &resident[resident.len() - tenth..]);
+    let (second, last) = (resident[tenth..].chunks(tenth).next(), &resident[resident.len() - tenth..]);
     let what = format!("{frames} wanted frames of 60 kB wait, most in the last minute of ten");
-    table.beside(what, "MiB", &[most(last)], "in the second minute", &[most(second.unwrap_or(&last))]);
+    table.beside(what, "MiB", &[most(last)], "in the second minute", &[most(second.unwrap_or(last))]);
     table.figure("... and ever", "MiB", &[served.process.peak_resident_bytes() as f64 / MIB]);
 }

@@ -29,7 +29,7 @@ pub fn cache() -> PathBuf {
 pub fn python() -> Command {
     let requirements = Path::new(PEER).join("requirements.txt");
     let digest = Sha256::digest(fs::read(&requirements).expect("requirements.txt"));
-    let packages = cache().join(format!("python-{}", &hex::encode(digest)[..12]));
+    let packages = cache().join(format!("python-{}", hex::encode(&digest[..6])));
     if !packages.exists() {
         eprintln!("fetching the Python packages of the bench");
         let staged = tempfile::tempdir_in(cache()).expect("a temporary folder");

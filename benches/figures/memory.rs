@@ -29,7 +29,7 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     table.figure("from start to ready, int8", "s", &ready);
     table.figure("resident when ready, int8", "MiB", &resident);
 
-    for kilobytes in bench.pick(vec![60, 5_000], vec![60]) {
+    for kilobytes in bench.pick(vec![60, 900], vec![60]) {
         let stream = create(&format!("size-{kilobytes}"));
         // As many as are read ahead and under way, and some more.
         let frames = bench.pick((700_000 / kilobytes).min(3_000), 20);

@@ -172,13 +172,13 @@ impl Kafka {
         self.await_ready();
     }
 
-    /// Returns once the broker answers a metadata request with itself in it.
+    /// Returns once the broker answers a metadata request with every node of its cluster in it.
     fn await_ready(&mut self) {
         let deadline = Instant::now() + READY_TIMEOUT;
         let client: BaseConsumer = self.client().create().expect("a client");
         while !client
             .fetch_metadata(None, Duration::from_secs(1))
-            .is_ok_and(|found| !found.brokers().is_empty())
+            .is_ok_and(|found| found.brokers().len() >= self.replicas as usize)
         {
             let exited = self.process.try_wait().expect("the broker's process can be asked");
             if let Some(status) = exited {

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use memebg::domain::Head;
 use memebg::telemetry::metrics::Metrics;
 
 /// Every metric, with its type, that dashboards and alerts may rely on.
@@ -29,6 +30,18 @@ const CONTRACT: &[(&str, &str)] = &[
     ("device_info", "gauge"),
     ("model_info", "gauge"),
     ("build_info", "gauge"),
+    ("device_policy_info", "gauge"),
+    ("site_last_frame_timestamp_seconds", "gauge"),
+    ("instrument_frames_total", "counter"),
+    ("grade_confidence_ratio", "histogram"),
+    ("training_distance", "histogram"),
+    ("drift_psi", "gauge"),
+    ("drift_embedding_shift", "gauge"),
+    ("drift_frames", "gauge"),
+    ("model_reloads_total", "counter"),
+    ("shadow_info", "gauge"),
+    ("shadow_frames_total", "counter"),
+    ("shadow_agreement_total", "counter"),
 ];
 
 fn used() -> String {
@@ -41,6 +54,13 @@ fn used() -> String {
     metrics.backpressure(Duration::from_millis(1_500));
     metrics.set_device("cpu", "cpu");
     metrics.set_model("demo", "0.1.0", &"ab".repeat(32));
+    metrics.set_device_policy("auto");
+    metrics.instrument_frame("invented", "T-1");
+    metrics.opinion(&[(Head::Exp, 0.8)], Some(12.0));
+    metrics.set_drift_psi("invented T-1", Head::Exp, 0.1);
+    metrics.set_drift_embedding_shift("invented T-1", 0.2);
+    metrics.set_drift_frames("invented T-1", 500);
+    metrics.set_shadow("demo", "0.2.0", &"cd".repeat(32));
     metrics.encode().unwrap()
 }
 

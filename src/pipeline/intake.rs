@@ -67,6 +67,7 @@ impl Intake {
         let (site, decided) = match event::read(message, self.max_value_bytes, &mut scratch) {
             Err(rejection) => (None, Err(rejection)),
             Ok(Incoming { event, .. }) => {
+                self.metrics.instrument_frame(&event.instrument.vendor, &event.instrument.model);
                 let decided = self.decide(&event, receipt.partition(), receipt.epoch());
                 (Some(event.site_id), decided)
             }

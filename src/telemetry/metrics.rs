@@ -5,23 +5,30 @@
 //! received = graded + abstained + skipped + duplicate + dead-lettered + in flight.
 
 mod declare;
+mod drift;
+mod instruments;
 mod labels;
+mod rollout;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::core::Collector;
 use prometheus::proto::Metric;
 use prometheus::{
-    Counter, Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Counter, Error, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder, linear_buckets,
 };
 use serde::Serialize;
 
-use crate::domain::SkipReason;
+use crate::domain::{Head, SkipReason};
 use declare::{Declare, doubling};
-use labels::{MODELS, OTHER_SITE, STAGES};
+use drift::DriftGauges;
+use instruments::Instruments;
+use labels::{HEADS, MODELS, OTHER_SITE, STAGES};
+use rollout::Rollout;
+pub use rollout::{ReloadResult, ShadowResult};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -51,8 +58,8 @@ pub struct Totals {
 
 struct Families {
     registry: Registry,
-    received_by_site: HashMap<String, IntCounter>,
-    received_elsewhere: IntCounter,
+    sites: HashMap<String, Site>,
+    elsewhere: Site,
     received: IntCounterVec,
     skipped: IntCounterVec,
     dead_lettered: IntCounterVec,
@@ -70,7 +77,25 @@ struct Families {
     commit_failures: IntCounter,
     backpressure: Counter,
     device: IntGaugeVec,
+    device_policy: IntGaugeVec,
     model: IntGaugeVec,
+    confidence: HistogramVec,
+    training_distance: Histogram,
+    instruments: Instruments,
+    drift: DriftGauges,
+    rollout: Rollout,
+}
+
+/// What is counted of each site on the way of every frame.
+struct Site {
+    frames: IntCounter,
+    last_frame: Gauge,
+}
+
+impl Site {
+    fn new(name: &str, frames: &IntCounterVec, last_frame: &GaugeVec) -> Self {
+        Self { frames: frames.with_label_values(&[name]), last_frame: last_frame.with_label_values(&[name]) }
+    }
 }
 
 impl Metrics {
@@ -82,11 +107,16 @@ impl Metrics {
         let declare = Declare::new();
         let received =
             declare.counters("frames_received_total", "Frames received from the broker.", ["site"], &[])?;
-        let by_site = |site: &String| (site.clone(), received.with_label_values(&[site]));
+        let last_frame = declare.gauges(
+            "site_last_frame_timestamp_seconds",
+            "When the last frame of a site was received, in seconds since 1970; 0 before the first.",
+            ["site"],
+        )?;
+        let site = |name: &str| Site::new(name, &received, &last_frame);
         declare.info("build_info", "Version of memebg.", ["version"])?.with_label_values(&[VERSION]).set(1);
         Ok(Self(Arc::new(Families {
-            received_by_site: sites.iter().map(by_site).collect(),
-            received_elsewhere: received.with_label_values(&[OTHER_SITE]),
+            sites: sites.iter().map(|name| (name.clone(), site(name))).collect(),
+            elsewhere: site(OTHER_SITE),
             received,
             skipped: declare.counters(
                 "frames_skipped_total",
@@ -157,14 +187,33 @@ impl Metrics {
                 "Execution provider and device the models really run on.",
                 ["provider", "device"],
             )?,
+            device_policy: declare.info("device_policy_info", "Device that was asked for.", ["policy"])?,
             model: declare.info("model_info", "Model bundle in use.", ["name", "version", "digest"])?,
+            confidence: declare.histograms(
+                "grade_confidence_ratio",
+                "Calibrated probability of the class that a head decided for, abstained frames included.",
+                ["head"],
+                linear_buckets(0.2, 0.05, 17)?,
+                HEADS,
+            )?,
+            training_distance: declare.histogram(
+                "training_distance",
+                "Mahalanobis distance of a frame's embedding from the bundle's training set.",
+                doubling(2.0, 10)?,
+            )?,
+            instruments: Instruments::new(&declare)?,
+            drift: DriftGauges::new(&declare)?,
+            rollout: Rollout::new(&declare)?,
             registry: declare.finish()?,
         })))
     }
 
     /// A frame of `site` was received.
     pub fn frame_received(&self, site: &str) {
-        self.0.received_by_site.get(site).unwrap_or(&self.0.received_elsewhere).inc();
+        let site = self.0.sites.get(site).unwrap_or(&self.0.elsewhere);
+        site.frames.inc();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        site.last_frame.set(now.unwrap_or_default().as_secs_f64().floor());
     }
 
     /// A frame was settled because it is not wanted, or is a `duplicate`.
@@ -243,6 +292,21 @@ impl Metrics {
         self.0.device.with_label_values(&[provider, device]).set(1);
     }
 
+    /// What the configuration asks the models to run on.
+    pub fn set_device_policy(&self, policy: &str) {
+        self.0.device_policy.with_label_values(&[policy]).set(1);
+    }
+
+    /// What the model said of a frame: how sure each head is, and how far the frame is from the training set.
+    pub fn opinion(&self, confidences: &[(Head, f64)], training_distance: Option<f64>) {
+        for (head, confidence) in confidences {
+            self.0.confidence.with_label_values(&[head.as_str()]).observe(*confidence);
+        }
+        if let Some(distance) = training_distance {
+            self.0.training_distance.observe(distance);
+        }
+    }
+
     /// The bundle in use replaces the one named before.
     pub fn set_model(&self, name: &str, version: &str, digest: &str) {
         self.0.model.reset();
@@ -315,64 +379,5 @@ impl std::fmt::Debug for Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn metrics() -> Metrics {
-        Metrics::new(&["north".to_owned(), "south".to_owned()]).unwrap()
-    }
-
-    #[test]
-    fn an_unknown_site_is_counted_as_other_so_that_labels_stay_bounded() {
-        let metrics = metrics();
-        metrics.frame_received("north");
-        for site in ["south-east", "x", ""] {
-            metrics.frame_received(site);
-        }
-        let text = metrics.encode().unwrap();
-        assert!(text.contains("memebg_frames_received_total{site=\"north\"} 1\n"), "{text}");
-        assert!(text.contains("memebg_frames_received_total{site=\"south\"} 0\n"), "{text}");
-        assert!(text.contains("memebg_frames_received_total{site=\"other\"} 3\n"), "{text}");
-        assert_eq!(text.matches("memebg_frames_received_total{").count(), 3);
-    }
-
-    #[test]
-    fn totals_balance_when_every_frame_is_counted_once() {
-        let metrics = metrics();
-        for _ in 0..7 {
-            metrics.frame_received("north");
-        }
-        metrics.grade_published(&[("exp", "4"), ("icm", "A"), ("te", "B")]);
-        metrics.abstained("blurred");
-        metrics.frame_skipped("too_early");
-        metrics.frame_skipped("too_early");
-        metrics.frame_skipped("duplicate");
-        metrics.dead_lettered("VALIDATE", "clock_missing");
-        metrics.set_frames_in_flight(0);
-        let totals = metrics.totals();
-        let skipped: u64 = totals.skipped.values().sum();
-        assert_eq!(totals.received, 7);
-        assert_eq!((totals.graded, totals.abstained, skipped), (1, 1, 2));
-        assert_eq!((totals.duplicate, totals.dead_lettered, totals.in_flight), (1, 1, 0));
-        assert_eq!(totals.skipped.get("too_early"), Some(&2));
-        assert!(!totals.skipped.contains_key("duplicate"), "shown apart");
-    }
-
-    #[test]
-    fn two_instances_share_nothing() {
-        let (one, other) = (metrics(), metrics());
-        one.frame_received("north");
-        assert_eq!((one.totals().received, other.totals().received), (1, 0));
-        assert_eq!(one.clone().totals(), one.totals());
-    }
-
-    #[test]
-    fn a_new_model_replaces_the_one_named_before() {
-        let metrics = metrics();
-        metrics.set_model("demo", "1", "aa");
-        metrics.set_model("demo", "2", "bb");
-        let text = metrics.encode().unwrap();
-        assert_eq!(text.matches("memebg_model_info{").count(), 1);
-        assert!(text.contains(r#"version="2""#), "{text}");
-    }
-}
+#[path = "metrics/tests.rs"]
+mod tests;

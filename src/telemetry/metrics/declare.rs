@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, exponential_buckets,
+    Counter, Error, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
 /// A registry that is being filled.
@@ -34,7 +34,7 @@ impl Declare {
         self.add(IntGauge::with_opts(opts(name, help))?)
     }
 
-    /// A gauge that is always 1 and says something with its labels.
+    /// Whole gauges by label, without a series until something is known; mostly 1, to say something with their labels.
     pub(super) fn info<const N: usize>(
         &self,
         name: &str,
@@ -42,6 +42,16 @@ impl Declare {
         labels: [&str; N],
     ) -> Result<IntGaugeVec, Error> {
         self.add(IntGaugeVec::new(opts(name, help), &labels)?)
+    }
+
+    /// Gauges of real numbers, without a series until something is known.
+    pub(super) fn gauges<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+    ) -> Result<GaugeVec, Error> {
+        self.add(GaugeVec::new(opts(name, help), &labels)?)
     }
 
     /// `series` exist, at zero, before anything has happened.

@@ -11,6 +11,9 @@ pub(super) const STAGES: &[[&str; 1]] = &[["select"], ["fetch"], ["decode"], ["g
 /// The models of a bundle.
 pub(super) const MODELS: &[[&str; 1]] = &[["embedding"], ["multitask"]];
 
+/// The heads of the multitask network.
+pub(super) const HEADS: &[[&str; 1]] = &[["exp"], ["icm"], ["te"]];
+
 /// Why a frame was not wanted.
 pub(super) fn skip_reasons() -> Vec<[&'static str; 1]> {
     SkipReason::ALL.iter().map(|reason| [reason.as_str()]).collect()

@@ -112,3 +112,38 @@ fn secrets_are_never_printed() {
     assert!(!shown.contains("hunter") && shown.contains("<redacted>"), "{shown}");
     assert!(shown.contains("sasl_username = \"memebg\"") && shown.contains("s3://frames"), "{shown}");
 }
+
+/// `section.key` of every option in a table, however deep.
+fn options(table: &toml::Table, section: &str, found: &mut Vec<String>) {
+    for (key, value) in table {
+        let option = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+        match value {
+            toml::Value::Table(table) => options(table, &option, found),
+            _ => found.push(option),
+        }
+    }
+}
+
+#[test]
+fn every_option_of_the_settings_is_in_the_file_of_defaults_right_below_its_reason() {
+    let (mut section, mut above, mut explained) = (String::new(), "", Vec::new());
+    for line in DEFAULTS.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            assert!(above.starts_with('#'), "{section}.{key} has no reason above it");
+            explained.push(format!("{section}.{key}"));
+        }
+        above = line;
+    }
+    let settings = load(&["select.spacing_minutes=20"], &[]).unwrap();
+    let settings: toml::Table = toml::to_string(&settings).unwrap().parse().unwrap();
+    let mut known = Vec::new();
+    options(&settings, "", &mut known);
+    // The one option that may be left out stands there as a comment.
+    assert!(DEFAULTS.contains("\n# spacing_minutes = "), "select.spacing_minutes is not explained");
+    known.retain(|option| option != "select.spacing_minutes");
+    explained.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(explained, known);
+}

@@ -45,9 +45,15 @@ impl TraceSettings {
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             return Err(format!("telemetry.traces.sample_ratio {} is not within 0 and 1", self.sample_ratio));
         }
-        let usable = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        // A user in the URL would come up in messages about it.
+        let usable = |url: &url::Url| {
+            matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
+        };
         if !self.endpoint.is_empty() && !url::Url::parse(&self.endpoint).is_ok_and(|url| usable(&url)) {
-            return Err("telemetry.traces.endpoint is not an http or https URL".to_owned());
+            let advice = "credentials go into OTEL_EXPORTER_OTLP_HEADERS";
+            return Err(format!(
+                "telemetry.traces.endpoint is not an http or https URL without a user; {advice}"
+            ));
         }
         Ok(())
     }

@@ -81,7 +81,11 @@ def check_pods(memebg, name, documents, dockerfile):
     container = pod["containers"][0]
     environment = image_environment(dockerfile)
     environment |= {variable["name"]: variable["value"] for variable in container.get("env", [])}
-    toml = only(documents, "ConfigMap")["data"]["memebg.toml"]
+    toml = next(
+        document["data"]["memebg.toml"]
+        for document in documents
+        if document["kind"] == "ConfigMap" and "memebg.toml" in document["data"]
+    )
     config = options(memebg, name, environment, toml)
     if not config:
         return None

@@ -181,8 +181,14 @@ def check_compose(memebg, project):
         for port in service.get("ports", []):
             demand(port.get("host_ip") == "127.0.0.1", f"compose: {name} publishes {port} beyond this machine")
         for volume in service.get("volumes", []):
-            mounted = volume["type"] != "bind" or Path(volume["source"]).exists()
-            demand(mounted, f"compose: {name} mounts {volume['source']}, which is not there")
+            there = Path(volume["source"]).exists() if volume["type"] == "bind" else volume["source"] in project["volumes"]
+            demand(there, f"compose: {name} mounts {volume['source']}, which is not there")
+        # The loader leaves these to the engine.
+        for other, how in (service.get("depends_on") or {}).items():
+            demand(other in project["services"], f"compose: {name} waits for {other}, which is not there")
+            health = project["services"].get(other, {}).get("healthcheck", {})
+            checked = how["condition"] != "service_healthy" or "test" in health
+            demand(checked, f"compose: {name} waits for {other} to be healthy, which nobody checks")
         if not service.get("image", "").startswith("memebg"):
             continue
         environment = image_environment("Dockerfile") | (service.get("environment") or {})

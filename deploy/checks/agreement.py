@@ -75,7 +75,7 @@ def only(documents, kind):
     return found[0]
 
 
-def check_pods(memebg, name, documents, dockerfile):
+def check_pods(memebg, name, documents, dockerfile, device):
     deployment = only(documents, "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     container = pod["containers"][0]
@@ -89,6 +89,9 @@ def check_pods(memebg, name, documents, dockerfile):
     config = options(memebg, name, environment, toml)
     if not config:
         return None
+    demand(config["model"]["device"] == device, f"{name}: the models run on {config['model']['device']}, not {device}")
+    wants_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+    demand(wants_gpu == (device == "cuda"), f"{name}: device {device}, but the limits are {container['resources']['limits']}")
     patience = config["kafka"]["drain_timeout_ms"] / 1000 + settling_seconds()
     grace = pod["terminationGracePeriodSeconds"]
     demand(grace > patience, f"{name}: a grace period of {grace} s, but draining and ending may take {patience:.0f} s")
@@ -240,8 +243,8 @@ def main():
     arguments = arguments.parse_args()
     check_runtime()
     cpu, gpu = read(arguments.cpu), read(arguments.gpu)
-    config = check_pods(arguments.memebg, "cpu", cpu, "Dockerfile")
-    check_pods(arguments.memebg, "gpu", gpu, "Dockerfile.cuda")
+    config = check_pods(arguments.memebg, "cpu", cpu, "Dockerfile", "cpu")
+    check_pods(arguments.memebg, "gpu", gpu, "Dockerfile.cuda", "cuda")
     if config:
         check_topics(read(arguments.strimzi), config, only(cpu, "ScaledObject")["spec"])
     check_compose(arguments.memebg, read(arguments.compose)[0])

@@ -70,13 +70,13 @@ fn of_runtime(
     loaded: Result<Result<fitness::Runtime, ModelError>, String>,
 ) -> Check {
     match loaded {
-        Ok(Ok(runtime)) => Check::ok(
+        Ok(Ok(fitness::Runtime { library, version, providers })) => Check::ok(
             RUNTIME,
             format!(
-                "{}, for {}, {}",
-                runtime.build,
-                runtime.providers.join(" and "),
-                runtime.library.display()
+                "version {}, built for {}, {}",
+                version.as_deref().unwrap_or("not told"),
+                providers.join(" and "),
+                library.display()
             ),
         ),
         Ok(Err(error)) if settings.runtime.fetch && settings.runtime.library.as_os_str().is_empty() => {

@@ -17,8 +17,8 @@ use crate::pipeline::grade::GraderError;
 pub struct Runtime {
     /// Its file.
     pub library: PathBuf,
-    /// Version and build, in its own words.
-    pub build: String,
+    /// Its version, where the file tells it.
+    pub version: Option<String>,
     /// What it was built to run models on.
     pub providers: Vec<&'static str>,
 }
@@ -56,14 +56,22 @@ pub fn load_runtime(settings: &ModelSettings) -> Result<Runtime, ModelError> {
     let settings = without_fetching(settings);
     let library = runtime::locate(&settings.runtime)?;
     runtime::environment(&settings.runtime, settings.intra_op_threads)?;
-    // "ORT Build Info: git-branch=rel-1.31.1, git-commit-id=..., build type=..., cmake cxx flags: ..."
-    let info = ort::info();
-    let build = info.split_once("git-branch=").map_or(info, |(_, rest)| rest);
-    let build = build.split(',').next().unwrap_or_default().trim_start_matches("rel-").to_owned();
+    let version = version_of(&std::fs::read(&library).map_err(|error| ModelError::cache(&library, error))?);
     let mut providers = vec!["cpu"];
     let gpu = [("cuda", CUDA::is_available()), ("tensorrt", TensorRT::is_available())];
     providers.extend(gpu.into_iter().filter(|(_, there)| matches!(there, Ok(true))).map(|(name, _)| name));
-    Ok(Runtime { library, build, providers })
+    Ok(Runtime { library, version, providers })
+}
+
+/// The version that the library's symbols carry, `VERS_1.31.1`. ONNX Runtime tells `ort` its version, which keeps it.
+fn version_of(library: &[u8]) -> Option<String> {
+    const MARK: &[u8] = b"\0VERS_";
+    let found = memchr::memmem::find_iter(library, MARK).find_map(|at| {
+        let text = library.get(at + MARK.len()..)?.split(|byte| *byte == 0).next()?;
+        let is_version = text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+        (is_version && text.contains(&b'.')).then_some(text)
+    })?;
+    String::from_utf8(found.to_vec()).ok()
 }
 
 /// Loads one grader as a service loads its graders, warm, and has it grade one frame. Blocks.
@@ -103,4 +111,16 @@ pub fn try_grader(settings: &ModelSettings) -> Result<Fitness, ModelError> {
         threads: one.intra_op_threads,
         fallen_back,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_one_that_the_symbols_carry() {
+        let library = b"\x7fELF VERS_9.9\0VERS_\0VERS_1.31.1\0VERS_2.0\0";
+        assert_eq!(version_of(library).as_deref(), Some("1.31.1"));
+        assert_eq!(version_of(b"\x7fELF"), None);
+    }
 }

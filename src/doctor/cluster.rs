@@ -44,7 +44,10 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> (Vec<Check>, Ch
         }
         Ok(Err(NotConnected::Settings(error))) => {
             let advice = "mend kafka.properties and kafka.property_files; `memebg config show` prints them";
-            failed(Check::fail(BROKERS, error.to_string(), advice).because_of(Fault::Configuration))
+            failed(
+                Check::fail(BROKERS, format!("{:#}", anyhow::Error::new(error)), advice)
+                    .because_of(Fault::Configuration),
+            )
         }
         Ok(Err(NotConnected::Refused(reason))) => failed(refused(BROKERS, reason)),
         Ok(Err(NotConnected::Unreachable(reason))) => {

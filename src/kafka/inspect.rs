@@ -4,6 +4,8 @@
 mod ask;
 mod rights;
 
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -158,6 +160,22 @@ pub fn inspect(
     let deadline = Deadline::within(timeout);
     let observer = ask::observer(settings).map_err(NotConnected::Settings)?;
     let brokers = connect(settings, &observer, timeout)?;
+    // Whether a producer may start has nothing to do with the rest, and may take all the time there is.
+    Ok(thread::scope(|scope| {
+        let producer = scope.spawn(|| rights::producer(settings, deadline));
+        let producer = || producer.join().unwrap_or_else(|panic| resume_unwind(panic));
+        look(settings, observer, brokers, deadline, each, producer)
+    }))
+}
+
+fn look(
+    settings: &KafkaSettings,
+    observer: BaseConsumer<Heard>,
+    brokers: usize,
+    deadline: Deadline,
+    each: &mut dyn FnMut(&MessageView<'_>),
+    producer: impl FnOnce() -> Result<(), Reason>,
+) -> Inspection {
     let limits = ask::limits(settings, deadline);
     let [frames_limits, grades_limits, letters_limits] = limits;
     let topic = |name: &str, limits: Result<Limits, Reason>, refused: &dyn Fn(RDKafkaErrorCode) -> String| {
@@ -183,7 +201,7 @@ pub fn inspect(
             ),
         }
     };
-    Ok(Inspection {
+    Inspection {
         cluster_id: observer.client().fetch_cluster_id(deadline.left()),
         brokers,
         frames,
@@ -192,8 +210,8 @@ pub fn inspect(
         read,
         progress,
         group: rights::group(settings, observer, deadline),
-        producer: rights::producer(settings, deadline),
-    })
+        producer: producer(),
+    }
 }
 
 fn said(code: RDKafkaErrorCode, cause: Option<String>) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::{Deadline, Limits, Progress, Reason};
+use super::{Deadline, Limits, Progress, Reason, TURN};
 use crate::kafka::source::view;
 use crate::kafka::{Error, KafkaSettings, LogContext, StartFrom, refusal};
 use crate::pipeline::message::MessageView;
@@ -27,13 +28,25 @@ const PREFETCH_KBYTES: &str = "16384";
 /// First offset and the one behind the last, by partition.
 pub(super) type Extents = BTreeMap<i32, Range<i64>>;
 
-/// Remembers the last error of a client, and passes its log lines on.
+/// Remembers what a client was told, and passes its log lines on.
 #[derive(Debug, Default)]
-pub(super) struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+pub(super) struct Heard {
+    last: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    /// Whether it may not be in the group, which librdkafka says once.
+    pub(super) not_in_group: AtomicBool,
+}
 
 impl Heard {
     pub(super) fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Heard {
+    fn note(&self, code: RDKafkaErrorCode) {
+        if code == RDKafkaErrorCode::GroupAuthorizationFailed {
+            self.not_in_group.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -44,8 +57,9 @@ impl ClientContext for Heard {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
+        self.note(code);
         // That all brokers are down says less than what came before it.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none() || code != RDKafkaErrorCode::AllBrokersDown {
             *last = Some((code, reason.to_owned()));
         }
@@ -86,12 +100,15 @@ pub(super) fn limits(settings: &KafkaSettings, deadline: Deadline) -> [Result<Li
     topics.map(|topic| match &mut described {
         Err(error) => Err(Reason::no_answer(&format!("settings of topic {topic} are not told"), error)),
         Ok(described) => match described.next() {
-            Some(Ok(resource)) => limits_of(&resource)
-                .ok_or_else(|| Reason::no_answer(&format!("settings of topic {topic}"), "not told")),
-            Some(Err(code)) => Err(Reason::new(
-                format!("settings of topic {topic} may not be seen ({code})"),
-                format!("grant DESCRIBE_CONFIGS on topic {topic} to have this checked; the service does not need it"),
-            )),
+            // What may not be seen comes without entries, or with a code.
+            Some(resource) => resource.ok().as_ref().and_then(limits_of).ok_or_else(|| {
+                Reason::new(
+                    format!("the settings of topic {topic} are not shown"),
+                    format!(
+                        "grant DESCRIBE_CONFIGS on topic {topic} to have this checked; the service does not need it"
+                    ),
+                )
+            }),
             None => Err(Reason::no_answer(&format!("settings of topic {topic}"), "not told")),
         },
     })
@@ -165,6 +182,12 @@ pub(super) fn newest(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 left.remove(&partition);
             }
+            // Says nothing of the topic.
+            Some(Err(error))
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) =>
+            {
+                observer.context().note(RDKafkaErrorCode::GroupAuthorizationFailed);
+            }
             Some(Err(error)) => return Err(failed(error)),
         }
     }
@@ -183,20 +206,41 @@ pub(super) fn progress(
     for partition in extents.keys() {
         asked.add_partition(&settings.frames_topic, *partition);
     }
-    let committed = observer.committed_offsets(asked, deadline.left()).map_err(|error| {
-        let code = error.rdkafka_error_code();
-        let cause =
-            code.and_then(|code| refusal::of_consumer(code, &settings.frames_topic, &settings.group_id));
-        cause.map_or_else(
-            || Reason::no_answer(&format!("offsets of group {}", settings.group_id), &error),
-            |cause| Reason::from_refusal(&cause),
-        )
-    })?;
+    let committed = loop {
+        // A group that may not be seen has no coordinator to answer.
+        let answer = observer.committed_offsets(asked.clone(), deadline.left().min(TURN));
+        if let Some(Err(error)) = observer.poll(Duration::ZERO)
+            && let Some(code) = error.rdkafka_error_code()
+        {
+            observer.context().note(code);
+        }
+        match answer {
+            Ok(committed) => break committed,
+            Err(error) => {
+                let not_in_group = observer.context().not_in_group.load(Ordering::Relaxed);
+                let code = error.rdkafka_error_code();
+                if not_in_group || code == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
+                    observer.context().note(RDKafkaErrorCode::GroupAuthorizationFailed);
+                    return Err(not_in_the_group(settings));
+                }
+                if deadline.is_over() {
+                    return Err(Reason::no_answer(&format!("offsets of group {}", settings.group_id), error));
+                }
+            }
+        }
+    };
     let committed = committed.elements().into_iter().filter_map(|element| match element.offset() {
         Offset::Offset(next) => Some((element.partition(), next)),
         _ => None,
     });
     Ok(progress_of(extents, &committed.collect(), settings.start_from))
+}
+
+/// The group may not be joined.
+pub(super) fn not_in_the_group(settings: &KafkaSettings) -> Reason {
+    let (topic, group) = (&settings.frames_topic, &settings.group_id);
+    let cause = refusal::of_consumer(RDKafkaErrorCode::GroupAuthorizationFailed, topic, group);
+    Reason::from_refusal(&cause.unwrap_or_default())
 }
 
 fn progress_of(extents: &Extents, committed: &BTreeMap<i32, i64>, start_from: StartFrom) -> Progress {

@@ -3,6 +3,7 @@
 //! Kafka has no question "may I write to this topic?" that librdkafka's safe interface can put: only a write
 //! would tell. That is left to the service; what can be refused before it is asked for here.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, NoCustomPartitioner, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::ask::Heard;
+use super::ask::{self, Heard};
 use super::{Deadline, Reason};
 use crate::kafka::{Delivery, Error, KafkaSettings, refusal};
 
@@ -27,6 +28,9 @@ pub(super) fn group(
     observer: BaseConsumer<Heard>,
     deadline: Deadline,
 ) -> Result<(), Reason> {
+    if observer.context().not_in_group.load(Ordering::Relaxed) {
+        return Err(ask::not_in_the_group(settings));
+    }
     let group_id = &settings.group_id;
     let (answer, answered) = mpsc::channel();
     let ask = move || {
@@ -51,11 +55,8 @@ pub(super) fn group(
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::InvalidTopic,
             ) => Ok(()),
-            Some(code) => {
-                let cause = refusal::of_consumer(code, &settings.frames_topic, group_id);
-                Err(cause.map_or_else(|| no_answer(&error), |cause| Reason::from_refusal(&cause)))
-            }
-            None => Err(no_answer(&error)),
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Err(ask::not_in_the_group(settings)),
+            _ => Err(no_answer(&error)),
         },
     }
 }
@@ -68,8 +69,11 @@ pub(super) fn producer(settings: &KafkaSettings, deadline: Deadline) -> Result<(
     }
 }
 
-fn unusable(error: &Error) -> Reason {
-    Reason::new(error.to_string(), "change that property of kafka.properties or kafka.producer_properties")
+fn unusable(error: Error) -> Reason {
+    Reason::new(
+        format!("{:#}", anyhow::Error::new(error)),
+        "change that property of kafka.properties or kafka.producer_properties",
+    )
 }
 
 fn unanswered(error: impl std::fmt::Display) -> Reason {
@@ -78,11 +82,11 @@ fn unanswered(error: impl std::fmt::Display) -> Reason {
 
 /// Refused to whoever may write to no topic at all, and by brokers before 3.0 without a right of its own.
 fn idempotent(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason> {
-    let mut client = settings.producer().map_err(|error| unusable(&error))?;
+    let mut client = settings.producer().map_err(unusable)?;
     client.set("statistics.interval.ms", "100");
     let (told, state) = mpsc::channel();
     let producer = BaseProducer::from_config_and_context(&client, Started(told))
-        .map_err(|error| unusable(&Error::create("producer", error)))?;
+        .map_err(|error| unusable(Error::create("producer", error)))?;
     while !deadline.is_over() {
         producer.poll(POLL);
         for state in state.try_iter() {
@@ -108,10 +112,14 @@ fn idempotent(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason
 /// The coordinator remembers the name for as long as it remembers unused ones, a week by default. It is always the
 /// same, and no service has it: theirs end in 16 digits, or in their `group.instance.id`.
 fn transactional(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason> {
-    let mut client = settings.producer().map_err(|error| unusable(&error))?;
-    client.set("transactional.id", format!("{}-doctor:id", settings.group_id));
+    let mut client = settings.producer().map_err(unusable)?;
+    let timeout_ms = settings.transaction_timeout_ms().to_string();
+    client
+        .set("transactional.id", format!("{}-doctor", settings.group_id))
+        .set("transaction.timeout.ms", &timeout_ms)
+        .set("message.timeout.ms", &timeout_ms);
     let producer = BaseProducer::from_config_and_context(&client, Heard::default())
-        .map_err(|error| unusable(&Error::create("transactional producer", error)))?;
+        .map_err(|error| unusable(Error::create("transactional producer", error)))?;
     producer.init_transactions(deadline.left()).map_err(|error| match refusal::of_transactions(&error) {
         Some(cause) => Reason::from_refusal(cause),
         None => unanswered(error),

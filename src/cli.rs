@@ -14,13 +14,14 @@ mod serve;
 mod train;
 mod view;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, ConfigError, Layers};
+use crate::config::{Config, ConfigError, ENVIRONMENT_PREFIX, Layers};
 use crate::doctor::{Fault, Origin};
 use crate::kafka;
 use crate::pipeline::fetch::{FetchSetupError, Fetcher};
@@ -139,9 +140,10 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn origin(layers: &Layers) -> Origin {
+    let is_option = |name: &OsString| name.to_str().is_some_and(|it| it.starts_with(ENVIRONMENT_PREFIX));
     Origin {
         file: layers.file.clone(),
-        variables: config::variables(std::env::vars_os()),
+        variables: std::env::vars_os().filter(|(name, _)| is_option(name)).count(),
         assignments: layers.set.len(),
     }
 }

@@ -26,7 +26,8 @@ use crate::telemetry::{TelemetrySettings, logging};
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");
 const DEMO: &str = include_str!("../config/demo.toml");
-const ENVIRONMENT_PREFIX: &str = "MEMEBG__";
+/// How the names begin of the variables that are options.
+pub const ENVIRONMENT_PREFIX: &str = "MEMEBG__";
 /// What a dead letter needs beyond the value it carries: key, original and error headers.
 pub const DEAD_LETTER_OVERHEAD_BYTES: usize = 64 * 1024;
 
@@ -252,13 +253,6 @@ impl Config {
             ),
         )
     }
-}
-
-/// How many of these variables are options.
-#[must_use]
-pub fn variables(environment: impl IntoIterator<Item = (OsString, OsString)>) -> usize {
-    let ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(ENVIRONMENT_PREFIX));
-    environment.into_iter().filter(|(name, _)| ours(name)).count()
 }
 
 /// Sets one option from text. A list is written as in TOML: `["a", "b"]`.

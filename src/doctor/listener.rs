@@ -27,7 +27,7 @@ pub(super) async fn check(listen: &str) -> Check {
         Some(false) => Check::fail(
             NAME,
             format!("{listen} is in use by another program"),
-            format!("set telemetry.listen to a free address:port, or end that program (`ss -ltnp` names it)"),
+            "set telemetry.listen to a free address:port, or end that program (`ss -ltnp` names it)",
         ),
         None => Check::fail(
             NAME,

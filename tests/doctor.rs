@@ -69,7 +69,7 @@ async fn a_set_up_that_works_is_all_green_in_both_delivery_modes() {
         for status in ["warn", "fail", "skipped"] {
             assert_eq!(found.with_status(status), [""; 0], "{}", found.text);
         }
-        found.says("kafka.brokers", "ok", &["1 of cluster "]);
+        found.says("kafka.brokers", "ok", &["1 up in cluster "]);
         found.says("kafka.frames_topic", "ok", &["green.frames", "2 partitions", "1 replicas"]);
         found.says("kafka.lag", "ok", &["24 frames to read", "starts at earliest"]);
         found.says("clock.frames", "ok", &["frames is from the future"]);

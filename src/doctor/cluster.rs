@@ -69,7 +69,7 @@ fn judge(settings: &KafkaSettings, found: Inspection) -> Vec<Check> {
     let cluster = found.cluster_id.as_deref().unwrap_or("without an id");
     let brokers = found.brokers;
     let mut checks =
-        vec![Check::ok(BROKERS, format!("{brokers} of cluster {cluster} at {}", settings.brokers))];
+        vec![Check::ok(BROKERS, format!("{brokers} up in cluster {cluster}, asked at {}", settings.brokers))];
     for (name, topic) in REST.into_iter().zip([&found.frames, &found.grades, &found.dead_letters]) {
         checks.push(topics::check(name, topic, brokers));
     }

@@ -110,12 +110,12 @@ fn idempotent(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason
 }
 
 /// The coordinator remembers the name for as long as it remembers unused ones, a week by default. It is always the
-/// same, and no service has it: theirs end in 16 digits, or in their `group.instance.id`.
+/// same, and no service has it, which would be fenced: no `group.instance.id` may hold a colon.
 fn transactional(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason> {
     let mut client = settings.producer().map_err(unusable)?;
     let timeout_ms = settings.transaction_timeout_ms().to_string();
     client
-        .set("transactional.id", format!("{}-doctor", settings.group_id))
+        .set("transactional.id", format!("{}-memebg:doctor", settings.group_id))
         .set("transaction.timeout.ms", &timeout_ms)
         .set("message.timeout.ms", &timeout_ms);
     let producer = BaseProducer::from_config_and_context(&client, Heard::default())

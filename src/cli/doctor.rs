@@ -67,12 +67,13 @@ pub(super) async fn run(
 /// A line per check, what to do below it, and how many ended how.
 fn lines(report: &Report, colour: bool) -> String {
     let paint = |status: Status| {
-        let (code, text) = match status {
-            Status::Ok => ("32", "ok"),
-            Status::Warn => ("33", "warn"),
-            Status::Fail(_) => ("31", "fail"),
-            Status::Skipped => ("2", "skipped"),
+        let code = match status {
+            Status::Ok => "32",
+            Status::Warn => "33",
+            Status::Fail(_) => "31",
+            Status::Skipped => "2",
         };
+        let text = status.as_str();
         if colour { format!("\x1b[{code}m{text:7}\x1b[0m") } else { format!("{text:7}") }
     };
     let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);

@@ -43,7 +43,7 @@ impl FrameClocks {
 
     pub(super) fn check(&self, tolerance_seconds: u32) -> Check {
         const NAME: &str = "clock.frames";
-        let Some(ahead) = self.ahead else { return Check::skipped(NAME, "no frame lies in the topic") };
+        let Some(ahead) = self.ahead else { return Check::skipped(NAME, "no frame could be looked at") };
         let (frames, partition) = (self.frames, self.partition);
         if ahead.num_seconds() > i64::from(tolerance_seconds) {
             return Check::fail(

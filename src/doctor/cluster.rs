@@ -11,6 +11,9 @@ use crate::kafka::inspect::{Inspection, NotConnected, Progress, Reason, inspect}
 use crate::kafka::{Delivery, KafkaSettings, StartFrom};
 
 const BROKERS: &str = "kafka.brokers";
+const LAG: &str = "kafka.lag";
+/// What lies in a topic that cannot be seen is no finding of its own.
+const UNSEEN: &str = "see kafka.frames_topic";
 const REST: [&str; 8] = [
     "kafka.frames_topic",
     "kafka.grades_topic",
@@ -18,7 +21,7 @@ const REST: [&str; 8] = [
     "kafka.dead_letter_size",
     "kafka.read",
     "kafka.group",
-    "kafka.lag",
+    LAG,
     "kafka.write",
 ];
 /// What the clients may take beyond their time to give up.
@@ -75,50 +78,55 @@ fn judge(settings: &KafkaSettings, found: Inspection) -> Vec<Check> {
     }
     checks.push(topics::check_letter_size(settings, &found.dead_letters));
     checks.push(match found.read {
-        Ok(partitions) => Check::ok(
-            "kafka.read",
-            format!("READ on {}: {partitions} partitions were read from", found.frames.name),
-        ),
+        _ if found.frames.layout.is_err() => Check::skipped("kafka.read", UNSEEN),
+        Ok(partitions) => {
+            let topic = &found.frames.name;
+            Check::ok("kafka.read", format!("READ on {topic}: {partitions} partitions were read from"))
+        }
         Err(reason) => refused("kafka.read", reason),
     });
+    let refused_group = found.group.as_ref().err().cloned();
     checks.push(match found.group {
-        Ok(()) => Check::ok(
-            "kafka.group",
-            format!("READ on group {}: it may be joined and committed to", settings.group_id),
-        ),
+        Ok(()) => {
+            let group = &settings.group_id;
+            Check::ok("kafka.group", format!("READ on group {group}: it may be joined and committed to"))
+        }
         Err(reason) => refused("kafka.group", reason),
     });
-    checks.push(of_progress(settings, found.progress));
+    checks.push(match found.progress {
+        _ if found.frames.layout.is_err() => Check::skipped(LAG, UNSEEN),
+        Err(reason) if Some(&reason) == refused_group.as_ref() => Check::skipped(LAG, "see kafka.group"),
+        Err(reason) => refused(LAG, reason),
+        Ok(progress) => of_progress(settings, progress),
+    });
     let visible = [&found.grades, &found.dead_letters].into_iter().all(|topic| topic.layout.is_ok());
     checks.push(of_producer(settings, visible, found.producer));
     checks
 }
 
-fn of_progress(settings: &KafkaSettings, progress: Result<Progress, Reason>) -> Check {
-    const NAME: &str = "kafka.lag";
+fn of_progress(settings: &KafkaSettings, progress: Progress) -> Check {
     match progress {
-        Err(reason) => refused(NAME, reason),
-        Ok(Progress { lost, lag, .. }) if lost > 0 => Check::warn(
-            NAME,
+        Progress { lost, lag, .. } if lost > 0 => Check::warn(
+            LAG,
             format!(
                 "{lag} frames to read; {lost} were deleted before the group {} read them",
                 settings.group_id
             ),
             "raise the retention of the frames topic, and start more processes if the service does not keep up",
         ),
-        Ok(Progress { committed_partitions: 0, lag, .. }) => {
+        Progress { committed_partitions: 0, lag, .. } => {
             let from = match settings.start_from {
                 StartFrom::Earliest => "earliest",
                 StartFrom::Latest => "latest",
             };
             let group = &settings.group_id;
             Check::ok(
-                NAME,
+                LAG,
                 format!("{lag} frames to read; group {group} has committed nothing, it starts at {from}"),
             )
         }
-        Ok(Progress { lag, .. }) => {
-            Check::ok(NAME, format!("{lag} frames behind what group {} has committed", settings.group_id))
+        Progress { lag, .. } => {
+            Check::ok(LAG, format!("{lag} frames behind what group {} has committed", settings.group_id))
         }
     }
 }

@@ -283,3 +283,26 @@ fn layout_of(topic: &MetadataTopic) -> Layout {
         under_replicated: partitions.iter().filter(|it| it.isr().len() < it.replicas().len()).count(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_refusal_says_is_told_from_what_to_do() {
+        let code = RDKafkaErrorCode::GroupAuthorizationFailed;
+        let reason = Reason::from_refusal(&refusal::of_consumer(code, "frames", "g").unwrap());
+        assert_eq!(reason.found, "not allowed to be in group g (kafka.group_id)");
+        assert_eq!(reason.advice, "grant READ on that group");
+        for code in [RDKafkaErrorCode::TopicAuthorizationFailed, RDKafkaErrorCode::UnknownTopic] {
+            let texts = [refusal::of_consumer(code, "frames", "g"), refusal::of_topic(code, "grades")];
+            for text in texts.map(Option::unwrap) {
+                assert!(Reason::from_refusal(&text).advice.contains("DESCRIBE on it"), "{text}");
+            }
+        }
+        for code in [RDKafkaErrorCode::Authentication, RDKafkaErrorCode::SSL] {
+            let text = refusal::of_connection(code).unwrap();
+            assert!(Reason::from_refusal(text).advice.starts_with("check "), "{text}");
+        }
+    }
+}

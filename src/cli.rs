@@ -2,6 +2,7 @@
 
 mod demo;
 mod dlq;
+mod doctor;
 mod evaluate;
 mod explain;
 mod grade;
@@ -13,13 +14,15 @@ mod serve;
 mod train;
 mod view;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError, Layers};
+use crate::config::{Config, ConfigError, ENVIRONMENT_PREFIX, Layers};
+use crate::doctor::{Fault, Origin};
 use crate::kafka;
 use crate::pipeline::fetch::{FetchSetupError, Fetcher};
 use crate::pipeline::publish::SinkError;
@@ -64,6 +67,13 @@ enum Command {
     /// Look through the dead-letter topic and send frames back from it.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Look at everything that the service will need: what is wrong, and what to do.
+    ///
+    /// Kafka, its topics and access rights, clocks, ONNX Runtime, model, device, image stores, port, memory. Joins
+    /// no group, writes to no topic and fetches nothing, so it may run beside the service. Exit code 0 when nothing
+    /// failed, 1 when something has to be mended, 2 when the configuration cannot be used, 3 when something outside
+    /// cannot be reached and nothing else is wrong.
+    Doctor(doctor::DoctorArgs),
     /// Train a model on labelled images and write it as a bundle.
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
@@ -93,6 +103,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     let demo = matches!(cli.command, Command::Demo(_));
     let layers = Layers { demo, file: cli.config, set: cli.set };
     let config = Config::load(&layers, std::env::vars_os())?;
+    let origin = origin(&layers);
     match cli.command {
         Command::Config(ConfigCommand::Show) => {
             print!("{}", config.redacted()?);
@@ -103,6 +114,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             println!("configuration is usable");
             return Ok(());
         }
+        // It says itself what it finds, and whoever reads it has no use for the lines of the parts.
+        Command::Doctor(_) => {}
         _ => logging::init(&config.telemetry)?,
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -115,6 +128,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
             Command::Dlq(command) => dlq::run(config, command, stop).await,
+            Command::Doctor(args) => doctor::run(config, origin, args, stop).await,
             #[cfg(feature = "train")]
             Command::Train(args) => train::run(config, args, stop).await,
             Command::Config(_) => Ok(()),
@@ -123,6 +137,15 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     // What still blocks a thread has been given its time by the command itself.
     runtime.shutdown_background();
     result
+}
+
+fn origin(layers: &Layers) -> Origin {
+    let is_option = |name: &OsString| name.to_str().is_some_and(|it| it.starts_with(ENVIRONMENT_PREFIX));
+    Origin {
+        file: layers.file.clone(),
+        variables: std::env::vars_os().filter(|(name, _)| is_option(name)).count(),
+        assignments: layers.set.len(),
+    }
 }
 
 /// Cancelled by SIGTERM or Ctrl-C. A second one ends the process at once, which loses nothing either:
@@ -148,6 +171,13 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(unhealthy) = error.downcast_ref::<doctor::Unhealthy>() {
+        return match unhealthy.fault {
+            Fault::ToMend => FAILED,
+            Fault::Configuration => USAGE,
+            Fault::Unreachable => LOST,
+        };
+    }
     let lost = |cause: &(dyn std::error::Error + 'static)| {
         let gone = |error: &kafka::Error| {
             matches!(error, kafka::Error::Client { .. } | kafka::Error::Transaction(..))

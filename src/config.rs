@@ -27,9 +27,10 @@ use crate::telemetry::{TelemetrySettings, logging};
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");
 const DEMO: &str = include_str!("../config/demo.toml");
-const ENVIRONMENT_PREFIX: &str = "MEMEBG__";
+/// How the names begin of the variables that are options.
+pub const ENVIRONMENT_PREFIX: &str = "MEMEBG__";
 /// What a dead letter needs beyond the value it carries: key, original and error headers.
-const DEAD_LETTER_OVERHEAD_BYTES: usize = 64 * 1024;
+pub const DEAD_LETTER_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// Every option of the program.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -30,6 +30,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod glyph;
 pub mod incubator;

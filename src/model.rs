@@ -12,6 +12,7 @@ mod cache;
 mod contract;
 mod device;
 pub mod encoder;
+pub mod fitness;
 mod inspect;
 mod loaded;
 pub mod manifest;

@@ -31,9 +31,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (
+        "doctor",
+        &[
+            "config",
+            "kafka",
+            "model",
+            "pipeline::event",
+            "pipeline::fetch",
+            "pipeline::message",
+            "telemetry::http",
+        ],
+    ),
+    (
         "cli",
         &[
             "config",
+            "doctor",
             "domain",
             "glyph",
             "incubator",

@@ -131,7 +131,7 @@ fn load(library: &Path, intra_op_threads: usize) -> Result<Environment, ModelErr
 ///
 /// # Errors
 /// [`ModelError::Runtime`] saying what was looked for and what to do.
-fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
+pub(super) fn locate(settings: &RuntimeSettings) -> Result<PathBuf, ModelError> {
     if !settings.library.as_os_str().is_empty() {
         // Absolute, because a relative name would be looked for beside the program first.
         return std::path::absolute(&settings.library).ok().filter(|path| path.is_file()).ok_or_else(|| {

@@ -3,6 +3,7 @@
 //! A URI in an event is a request to read something on behalf of whoever may write to the topic, so
 //! nothing outside the configured places is ever touched.
 
+mod clock;
 mod place;
 mod web;
 
@@ -11,7 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use place::{Readable, Unreadable, probe};
+
 use crate::domain::{Rejection, RejectionCode};
+use clock::ServerClock;
 use place::{Address, Place};
 
 /// Where images may lie, and how long to try to get one.
@@ -98,8 +102,10 @@ impl Fetcher {
     /// its store needs; when a number is out of range.
     pub fn new(settings: &FetchSettings, max_image_bytes: u64) -> Result<Self, FetchSetupError> {
         settings.validate()?;
+        let unwatched = ServerClock::default();
         let open = |(index, prefix): (usize, &String)| {
-            Place::open(prefix, web::system).map_err(|reason| FetchSetupError::Prefix { index, reason })
+            Place::open(prefix, web::system, &unwatched)
+                .map_err(|reason| FetchSetupError::Prefix { index, reason })
         };
         Ok(Self {
             places: settings.allowed_uri_prefixes.iter().enumerate().map(open).collect::<Result<_, _>>()?,

@@ -1,5 +1,7 @@
 //! One entry of the allow-list: what it covers, and how to read from it.
 
+mod probe;
+
 use std::error::Error as StdError;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::client::HttpError;
+use object_store::client::{HttpError, ReqwestConnector};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
@@ -19,6 +21,9 @@ use object_store::{
 use tokio::sync::Semaphore;
 use url::{Position, Url};
 
+pub use probe::{Readable, Unreadable, probe};
+
+use super::clock::ServerClock;
 use super::web::{Connector, Inward, Lookup, Redirected};
 use super::{Failure, not_allowed, unreachable, wrong_length};
 use crate::domain::{Rejection, RejectionCode};
@@ -81,22 +86,29 @@ impl Address {
 }
 
 impl Place {
-    /// `lookup` finds the addresses of a web server.
-    pub(super) fn open(prefix: &str, lookup: Lookup) -> Result<Self, String> {
+    /// `lookup` finds the addresses of a web server; `clock` is told what a server says of its own.
+    pub(super) fn open(prefix: &str, lookup: Lookup, clock: &ServerClock) -> Result<Self, String> {
         let prefix = Address::parse(prefix)?;
         let text = prefix.url.as_str();
         // The attempts are counted in one place, the fetcher.
         let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         let unusable = |error: object_store::Error| format!("cannot be opened: {error}");
+        let cloud = clock.of(ReqwestConnector::default());
         let mut directory = None;
         let store: Arc<dyn ObjectStore> = match prefix.scheme {
             ObjectStoreScheme::AmazonS3 => Arc::new(
-                AmazonS3Builder::from_env().with_url(text).with_retry(retry).build().map_err(unusable)?,
+                AmazonS3Builder::from_env()
+                    .with_url(text)
+                    .with_retry(retry)
+                    .with_http_connector(cloud)
+                    .build()
+                    .map_err(unusable)?,
             ),
             ObjectStoreScheme::GoogleCloudStorage => Arc::new(
                 GoogleCloudStorageBuilder::from_env()
                     .with_url(text)
                     .with_retry(retry)
+                    .with_http_connector(cloud)
                     .build()
                     .map_err(unusable)?,
             ),
@@ -104,6 +116,7 @@ impl Place {
                 MicrosoftAzureBuilder::from_env()
                     .with_url(text)
                     .with_retry(retry)
+                    .with_http_connector(cloud)
                     .build()
                     .map_err(unusable)?,
             ),
@@ -113,7 +126,7 @@ impl Place {
                 let connector = Connector { host: name, https_only, lookup };
                 let host = &prefix.url[..Position::BeforePath];
                 let builder = HttpBuilder::new().with_url(host).with_retry(retry);
-                Arc::new(builder.with_http_connector(connector).build().map_err(unusable)?)
+                Arc::new(builder.with_http_connector(clock.of(connector)).build().map_err(unusable)?)
             }
             ObjectStoreScheme::Local => {
                 let path =

@@ -224,8 +224,10 @@ async fn a_name_that_is_pointed_at_this_machine_is_not_followed_there() {
     let pointed_here: web::Lookup = |_| Box::pin(async { Ok(vec![([127, 0, 0, 1], 0).into()]) });
     let fetch = async |host: &str| {
         let prefix = format!("http://{host}:{port}");
-        let fetcher =
-            Fetcher { places: vec![Place::open(&prefix, pointed_here).unwrap()], ..fetcher(&prefix) };
+        let fetcher = Fetcher {
+            places: vec![Place::open(&prefix, pointed_here, &ServerClock::default()).unwrap()],
+            ..fetcher(&prefix)
+        };
         fetcher.fetch(&format!("{prefix}/image.jpg"), LENGTH).await
     };
     let rejection = fetch("images.example").await.unwrap_err();

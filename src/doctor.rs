@@ -9,6 +9,7 @@ mod images;
 mod listener;
 mod machine;
 mod models;
+mod shadow;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -142,10 +143,11 @@ pub struct Origin {
 
 /// Looks at everything, side by side; each check takes about `timeout` at most.
 pub async fn examine(config: &Config, origin: &Origin, timeout: Duration) -> Report {
-    let ((cluster, clock), (images, image_clock), models, listener) = tokio::join!(
+    let ((cluster, clock), (images, image_clock), models, shadow, listener) = tokio::join!(
         cluster::check(config, timeout),
         images::check(config, timeout),
         models::check(&config.model, timeout),
+        shadow::check(config, timeout),
         listener::check(&config.telemetry.listen),
     );
     let mut checks = vec![configuration(origin)];
@@ -154,6 +156,7 @@ pub async fn examine(config: &Config, origin: &Origin, timeout: Duration) -> Rep
     checks.extend(images);
     checks.extend(image_clock);
     checks.extend(models.checks);
+    checks.extend(shadow);
     checks.push(listener);
     checks.extend(machine::check(models.graders, models.bundle_bytes));
     Report { checks }

@@ -80,6 +80,22 @@ async fn a_set_up_that_works_is_all_green_in_both_delivery_modes() {
 }
 
 #[tokio::test]
+async fn a_shadow_is_looked_at_only_where_there_is_one() {
+    let stream = laboratory(Kafka::shared(), "shadowed").await;
+    let bundle = common::bundle::demo();
+    let bundle = ("shadow.bundle", bundle.to_str().expect("UTF-8"));
+    let found = look(&stream, &[("shadow.topic", "no-such-topic")]);
+    assert!(found.healthy, "{}", found.text);
+    let found = look(&stream, &[bundle, ("shadow.topic", "no-such-topic")]);
+    found.only_fails(&["shadow.topic"], 1);
+    found.says("shadow.bundle", "ok", &["demo "]);
+    found.says("shadow.topic", "fail", &["no-such-topic"]);
+    let found = look(&stream, &[("shadow.bundle", "no/such/bundle"), ("shadow.topic", &stream.grades())]);
+    found.only_fails(&["shadow.bundle"], 1);
+    found.says("shadow.bundle", "fail", &["no/such/bundle/manifest.json"]);
+}
+
+#[tokio::test]
 async fn the_lines_for_a_person_are_as_many_as_the_checks_and_have_no_colour_in_a_file() {
     let [port] = free_ports();
     let brokers = format!("127.0.0.1:{port}");

@@ -147,8 +147,10 @@ def check_topics(documents, config, scaled):
     topics = {
         document["metadata"]["name"]: document["spec"] for document in documents if document["kind"] == "KafkaTopic"
     }
+    shadow_topic = config["shadow"]["topic"]
     for option in ("frames_topic", "grades_topic", "dead_letters_topic"):
         demand(kafka[option] in topics, f"strimzi: kafka.{option} = {kafka[option]} is not created")
+    demand(shadow_topic in topics, f"strimzi: shadow.topic = {shadow_topic} is not created")
     if faults:
         return
     for option, topic in (("max_value_bytes", "frames_topic"), ("max_send_bytes", "dead_letters_topic")):
@@ -168,6 +170,7 @@ def check_topics(documents, config, scaled):
         ("topic", kafka["frames_topic"], "literal"): {"Read", "Describe"},
         ("topic", kafka["grades_topic"], "literal"): {"Write", "Describe"},
         ("topic", kafka["dead_letters_topic"], "literal"): {"Write", "Describe"},
+        ("topic", shadow_topic, "literal"): {"Write", "Describe"},
         ("group", kafka["group_id"], "literal"): {"Read"},
         ("transactionalId", f"{kafka['group_id']}-", "prefix"): {"Write", "Describe"},
     }

@@ -1,6 +1,6 @@
 //! What the cluster's answers mean for the service.
 
-mod topics;
+pub(super) mod topics;
 
 use std::time::Duration;
 

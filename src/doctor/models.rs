@@ -115,7 +115,7 @@ fn of_training(untrained: bool, dir: &Path) -> Check {
     Check::ok(NAME, "CARD.md says what it was trained on and how good it is")
 }
 
-fn bundle_advice(error: &ModelError) -> &'static str {
+pub(super) fn bundle_advice(error: &ModelError) -> &'static str {
     match error {
         ModelError::Bundle { reason, .. } if reason.contains("cannot be read") => {
             "set model.bundle to the folder of a bundle, all of which this user may read"

@@ -168,6 +168,17 @@ pub fn inspect(
     }))
 }
 
+/// One more topic that events are written to, and nothing of what it allows. Blocks for about `timeout` at most.
+///
+/// # Errors
+/// When the settings are refused.
+pub fn written_topic(settings: &KafkaSettings, name: &str, timeout: Duration) -> Result<Topic, Error> {
+    let (observer, deadline) = (ask::observer(settings)?, Deadline::within(timeout));
+    let layout = layout(&observer, name, deadline, &|code| said(code, refusal::of_topic(code, name)));
+    let limits = Err(Reason::new("not asked", "see the topic's configuration"));
+    Ok(Topic { name: name.to_owned(), layout, limits })
+}
+
 fn look(
     settings: &KafkaSettings,
     observer: BaseConsumer<Heard>,

@@ -6,7 +6,7 @@ use crate::kafka::KafkaSettings;
 use crate::kafka::inspect::{Layout, Limits, Topic};
 
 /// `brokers` is how many there are to keep copies.
-pub(super) fn check(name: &str, topic: &Topic, brokers: usize) -> Check {
+pub(in crate::doctor) fn check(name: &str, topic: &Topic, brokers: usize) -> Check {
     let layout = match &topic.layout {
         Ok(layout) => *layout,
         Err(reason) => return Check::fail(name, &reason.found, &reason.advice),

@@ -160,11 +160,14 @@ pub fn inspect(
     let deadline = Deadline::within(timeout);
     let observer = ask::observer(settings).map_err(NotConnected::Settings)?;
     let brokers = connect(settings, &observer, timeout)?;
-    // Whether a producer may start has nothing to do with the rest, and may take all the time there is.
+    // What has nothing to do with the rest may take all the time there is.
+    let runtime = tokio::runtime::Handle::current();
     Ok(thread::scope(|scope| {
         let producer = scope.spawn(|| rights::producer(settings, deadline));
+        let limits = scope.spawn(|| ask::limits(settings, &runtime, deadline));
         let producer = || producer.join().unwrap_or_else(|panic| resume_unwind(panic));
-        look(settings, observer, brokers, deadline, each, producer)
+        let limits = || limits.join().unwrap_or_else(|panic| resume_unwind(panic));
+        look(settings, observer, brokers, deadline, each, (producer, limits))
     }))
 }
 
@@ -185,21 +188,16 @@ fn look(
     brokers: usize,
     deadline: Deadline,
     each: &mut dyn FnMut(&MessageView<'_>),
-    producer: impl FnOnce() -> Result<(), Reason>,
+    (producer, limits): (impl FnOnce() -> Result<(), Reason>, impl FnOnce() -> [Result<Limits, Reason>; 3]),
 ) -> Inspection {
-    let limits = ask::limits(settings, deadline);
-    let [frames_limits, grades_limits, letters_limits] = limits;
-    let topic = |name: &str, limits: Result<Limits, Reason>, refused: &dyn Fn(RDKafkaErrorCode) -> String| {
-        let layout = layout(&observer, name, deadline, refused);
-        Topic { name: name.to_owned(), layout, limits }
-    };
-    let of_frames = |code| said(code, refusal::of_consumer(code, &settings.frames_topic, &settings.group_id));
-    let frames = topic(&settings.frames_topic, frames_limits, &of_frames);
-    let written = |name: &str, limits| topic(name, limits, &|code| said(code, refusal::of_topic(code, name)));
-    let grades = written(&settings.grades_topic, grades_limits);
-    let dead_letters = written(&settings.dead_letters_topic, letters_limits);
+    let KafkaSettings { frames_topic, grades_topic, dead_letters_topic, .. } = settings;
+    let of_frames = |code| said(code, refusal::of_consumer(code, frames_topic, &settings.group_id));
+    let frames = layout(&observer, frames_topic, deadline, &of_frames);
+    let written =
+        |name: &str| layout(&observer, name, deadline, &|code| said(code, refusal::of_topic(code, name)));
+    let (grades, dead_letters) = (written(grades_topic), written(dead_letters_topic));
     let unseen = || Reason::new("the frames topic cannot be seen", "see kafka.frames_topic");
-    let partitions = frames.layout.as_ref().map_or(0, |layout| layout.partitions);
+    let partitions = frames.as_ref().map_or(0, |layout| layout.partitions);
     let (read, progress) = if partitions == 0 {
         (Err(unseen()), Err(unseen()))
     } else {
@@ -212,15 +210,19 @@ fn look(
             ),
         }
     };
+    let cluster_id = observer.client().fetch_cluster_id(deadline.left());
+    let group = rights::group(settings, observer, deadline);
+    let [of_frames, of_grades, of_letters] = limits();
+    let topic = |name: &str, layout, limits| Topic { name: name.to_owned(), layout, limits };
     Inspection {
-        cluster_id: observer.client().fetch_cluster_id(deadline.left()),
+        cluster_id,
         brokers,
-        frames,
-        grades,
-        dead_letters,
+        frames: topic(frames_topic, frames, of_frames),
+        grades: topic(grades_topic, grades, of_grades),
+        dead_letters: topic(dead_letters_topic, dead_letters, of_letters),
         read,
         progress,
-        group: rights::group(settings, observer, deadline),
+        group,
         producer: producer(),
     }
 }

@@ -85,7 +85,11 @@ pub(super) fn observer(settings: &KafkaSettings) -> Result<BaseConsumer<Heard>, 
 }
 
 /// What frames, grades and dead-letter topics allow.
-pub(super) fn limits(settings: &KafkaSettings, deadline: Deadline) -> [Result<Limits, Reason>; 3] {
+pub(super) fn limits(
+    settings: &KafkaSettings,
+    runtime: &tokio::runtime::Handle,
+    deadline: Deadline,
+) -> [Result<Limits, Reason>; 3] {
     let topics = [&settings.frames_topic, &settings.grades_topic, &settings.dead_letters_topic];
     let describe = || {
         let client = settings.client(&BTreeMap::new()).map_err(|error| error.to_string())?;
@@ -94,7 +98,7 @@ pub(super) fn limits(settings: &KafkaSettings, deadline: Deadline) -> [Result<Li
         let options = AdminOptions::new().request_timeout(Some(deadline.left()));
         let asked = topics.map(|topic| ResourceSpecifier::Topic(topic));
         let answer = admin.describe_configs(&asked, &options);
-        tokio::runtime::Handle::current().block_on(answer).map_err(|error| error.to_string())
+        runtime.block_on(answer).map_err(|error| error.to_string())
     };
     let mut described = describe().map(Vec::into_iter);
     topics.map(|topic| match &mut described {

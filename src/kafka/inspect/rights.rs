@@ -53,7 +53,9 @@ pub(super) fn group(
                 RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::InvalidTopic,
+                | RDKafkaErrorCode::InvalidTopic
+                // Who commits is looked at after whether anybody may: others are in the group.
+                | RDKafkaErrorCode::UnknownMemberId,
             ) => Ok(()),
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Err(ask::not_in_the_group(settings)),
             _ => Err(no_answer(&error)),

@@ -13,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use crate::incubator::IncubatorSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
-use crate::pipeline::PipelineSettings;
 use crate::pipeline::batch::BatchSettings;
 use crate::pipeline::decode::DecodeSettings;
+use crate::pipeline::drift::DriftSettings;
 use crate::pipeline::fetch::FetchSettings;
 use crate::pipeline::focus::FocusSettings;
 use crate::pipeline::publish::PublishSettings;
 use crate::pipeline::quality::QualitySettings;
 use crate::pipeline::receipt::FlowSettings;
 use crate::pipeline::select::SelectSettings;
+use crate::pipeline::{PipelineSettings, ShadowSettings};
 use crate::telemetry::{TelemetrySettings, logging};
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");
@@ -54,6 +55,10 @@ pub struct Config {
     pub publish: PublishSettings,
     /// Which model on which device.
     pub model: ModelSettings,
+    /// Which model looks on.
+    pub shadow: ShadowSettings,
+    /// What counts as recent when drift is measured.
+    pub drift: DriftSettings,
     /// Logs, metrics, probes.
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
@@ -134,6 +139,7 @@ impl Config {
             batch: self.batch.clone(),
             flow: self.flow.clone(),
             publish: self.publish.clone(),
+            drift: self.drift.clone(),
         }
     }
 
@@ -175,6 +181,8 @@ impl Config {
             flow,
             publish,
             model,
+            shadow,
+            drift,
             telemetry,
             incubator,
         } = self;
@@ -197,6 +205,9 @@ impl Config {
             ("focus.max_runs", focus.max_runs, 1_000_000),
             ("flow.max_in_flight_frames", flow.max_in_flight_frames, 1_000_000),
             ("publish.max_unconfirmed", publish.max_unconfirmed, 1_000_000),
+            ("shadow.max_waiting_frames", shadow.max_waiting_frames, 4_096),
+            ("drift.window_frames", drift.window_frames, 1_000_000),
+            ("drift.min_frames", drift.min_frames, drift.window_frames),
         ] {
             check((1..=most).contains(&value), format!("{option} {value} is not within 1 and {most}"))?;
         }

@@ -8,6 +8,7 @@ mod grade;
 mod grade_event;
 mod label;
 mod picture;
+mod population;
 mod rejection;
 mod wire;
 
@@ -24,5 +25,6 @@ pub use grade_event::{
 };
 pub(crate) use label::label_enum;
 pub use picture::{Picture, PictureStatistics};
+pub use population::{GradeShares, Moments, Population};
 pub use rejection::{Rejection, RejectionCode, SkipReason, Stage};
 pub(crate) use wire::{object, present, whole};

@@ -65,6 +65,8 @@ pub struct ModelSettings {
     pub intra_op_threads: usize,
     /// Batch sizes that are prepared for, rising. A batch is padded up to the next of them.
     pub batch_sizes: Vec<usize>,
+    /// How often the bundle's folder is looked at for another bundle, which then takes over. 0: only on SIGHUP.
+    pub watch_seconds: u64,
     /// Where ONNX Runtime comes from.
     pub runtime: RuntimeSettings,
 }
@@ -177,6 +179,7 @@ mod tests {
             graders,
             intra_op_threads: 0,
             batch_sizes: batch_sizes.to_vec(),
+            watch_seconds: 0,
             runtime: RuntimeSettings { library: PathBuf::new(), fetch: false, cache_dir: PathBuf::new() },
         }
     }

@@ -12,6 +12,7 @@
 
 pub mod batch;
 pub mod decode;
+pub mod drift;
 pub mod event;
 pub mod fetch;
 pub mod focus;
@@ -30,13 +31,15 @@ mod stages;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::seldom::Seldom;
 use batch::BatchSettings;
 use decode::DecodeSettings;
+use drift::DriftSettings;
 use fetch::{FetchSettings, Fetcher};
 use focus::FocusSettings;
 use grade::Grader;
@@ -46,7 +49,11 @@ use publish::{Destination, PublishSettings, Spoken};
 use quality::QualitySettings;
 use receipt::{FlowSettings, SharedLedger};
 use select::{SelectSettings, Selector};
-use stages::{Decoder, batch_stage, decode_stage, focus_stage, grader_thread, outbox_stage, publish_stage};
+pub use stages::graders::Replacement;
+use stages::graders::{GraderLinks, graders_stage};
+use stages::shadow::shadow_thread;
+pub use stages::shadow::{Shadow, ShadowSettings};
+use stages::{Decoder, Settler, batch_stage, decode_stage, focus_stage, outbox_stage, publish_stage};
 
 /// Version in every grade event and in every grade id.
 pub const PIPELINE_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -70,6 +77,8 @@ pub struct PipelineSettings {
     pub flow: FlowSettings,
     /// How much may wait for the broker's confirmation.
     pub publish: PublishSettings,
+    /// What counts as recent when drift is measured.
+    pub drift: DriftSettings,
 }
 
 /// What the pipeline is built from.
@@ -80,6 +89,8 @@ pub struct Parts {
     pub max_value_bytes: usize,
     /// Warmed graders, each of which gets a thread.
     pub graders: Vec<Box<dyn Grader>>,
+    /// A second bundle that sees the same frames.
+    pub shadow: Option<Shadow>,
     /// Where events go.
     pub destination: Destination,
     /// Counters.
@@ -90,8 +101,8 @@ pub struct Parts {
     pub broken: CancellationToken,
 }
 
-/// Name of the stage that is a thread, and hence ends only by itself.
-pub const GRADER: &str = "grade";
+/// Names of the stages that are threads, and hence end only by themselves.
+pub const THREADS: [&str; 2] = ["grade", "shadow"];
 
 /// A stage that runs: its name, and its end.
 pub type Task = (&'static str, tokio::task::JoinHandle<anyhow::Result<()>>);
@@ -104,6 +115,8 @@ pub struct Pipeline {
     pub ledger: SharedLedger,
     /// What waits for the source to publish it; stays empty with a sink.
     pub outbox: Outbox<Spoken>,
+    /// Takes graders of another bundle.
+    pub replace: mpsc::Sender<Replacement>,
     /// The stages. Each ends with success once everything before it has ended.
     pub tasks: Vec<Task>,
 }
@@ -113,11 +126,11 @@ pub struct Pipeline {
 /// # Errors
 /// When there is no grader, or the image stores are misconfigured.
 pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
-    let Parts { settings, max_value_bytes, graders, destination, metrics, health, broken } = parts;
+    let Parts { settings, max_value_bytes, graders, shadow, destination, metrics, health, broken } = parts;
     let first = graders.first().context("no grader was loaded; set model.graders to 1 or more")?;
-    let identity = Arc::new(first.identity().clone());
+    let (identify, identity) = watch::channel(Arc::new(first.identity().clone()));
     let depth = settings.flow.max_in_flight_frames;
-    let ledger = SharedLedger::new(settings.flow.clone(), metrics.clone(), broken);
+    let ledger = SharedLedger::new(settings.flow.clone(), metrics.clone(), broken.clone());
     let selector = Arc::new(Mutex::new(Selector::new(settings.select.clone())));
 
     let (admit, admitted) = mpsc::channel(depth);
@@ -146,35 +159,37 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
     };
     let mut tasks: Vec<Task> = vec![
         ("decode", tokio::spawn(decode_stage(admitted, Arc::new(decoder), prepare, speak.clone()))),
-        (
-            "focus",
-            tokio::spawn(focus_stage(
-                prepared,
-                settings.focus,
-                Arc::clone(&identity),
-                sharpen,
-                speak.clone(),
-            )),
-        ),
+        ("focus", tokio::spawn(focus_stage(prepared, settings.focus, identity, sharpen, speak.clone()))),
         ("batch", tokio::spawn(batch_stage(sharp, settings.batch, requests, metrics.clone()))),
     ];
-    for grader in graders {
-        let (request, speak) = (request.clone(), speak.clone());
-        let (metrics, health) = (metrics.clone(), health.clone());
-        tasks.push((GRADER, grader_thread(grader, request, speak, metrics, health)?));
-    }
-    drop((request, speak));
-    let (about, counters) = (Arc::clone(&selector), metrics.clone());
-    let outbox = Outbox::new(ledger.clone(), move |envelope, outcome| {
-        stages::settle(envelope, outcome, &about, &counters);
-    });
+    let shadow = match shadow {
+        Some(shadow) => {
+            let (queue, task) = shadow_thread(shadow, metrics.clone())?;
+            tasks.push(("shadow", task));
+            Some(queue)
+        }
+        None => None,
+    };
+    let links = GraderLinks {
+        requests: request,
+        spoke: speak,
+        shadow,
+        drift: settings.drift,
+        metrics: metrics.clone(),
+        health,
+        broken,
+    };
+    let (replace, replacements) = mpsc::channel(1);
+    tasks.push(("grade", tokio::spawn(graders_stage(graders, replacements, identify, links))));
+    let settler = Arc::new(Settler { selector, metrics, letters: Seldom::default() });
+    let settle = Arc::clone(&settler);
+    let outbox = Outbox::new(ledger.clone(), move |envelope, outcome| settle.settle(envelope, outcome));
     let publishing = match destination {
         Destination::Sink(sink) => {
-            let most = settings.publish.max_unconfirmed;
-            tokio::spawn(publish_stage(spoken, sink, selector, most, metrics))
+            tokio::spawn(publish_stage(spoken, sink, settler, settings.publish.max_unconfirmed))
         }
         Destination::Outbox => tokio::spawn(outbox_stage(spoken, outbox.clone())),
     };
     tasks.push(("publish", publishing));
-    Ok(Pipeline { intake, ledger, outbox, tasks })
+    Ok(Pipeline { intake, ledger, outbox, replace, tasks })
 }

@@ -4,6 +4,8 @@
 //! connections. A part that ends by itself ends the service: the process exits rather than limp, and
 //! what was not settled is read again after the restart.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::domain::GraderIdentity;
-use crate::kafka::Delivery;
 use crate::kafka::sink::KafkaSink;
 use crate::kafka::source::{self, Source, SourceEnd, SourceParts};
-use crate::model;
+use crate::kafka::{Delivery, KafkaSettings};
+use crate::model::{self, ModelSettings};
 use crate::pipeline::publish::Destination;
-use crate::pipeline::{self, GRADER, Parts, Pipeline, Task};
+use crate::pipeline::{self, Parts, Pipeline, Shadow, Task};
 use crate::telemetry::health::Health;
 use crate::telemetry::http::TelemetryServer;
 use crate::telemetry::metrics::Metrics;
+use reload::{Reload, name_model};
 
 /// How long the parts may take to end once the frames are drained.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +55,7 @@ pub struct Service {
     http: JoinHandle<std::io::Result<()>>,
     source: Source,
     tasks: Vec<Task>,
+    reload: JoinHandle<()>,
 }
 
 impl Service {
@@ -61,6 +65,8 @@ impl Service {
     /// When a part cannot be started; the message says which and what to do.
     pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
         let metrics = Metrics::new(&config.select.sites)?;
+        metrics.set_device_policy(config.model.device.as_str());
+        let hangup = reload::hangup()?;
         let health = Health::new(
             Duration::from_secs(config.telemetry.poll_timeout_seconds),
             Duration::from_secs(config.telemetry.inference_timeout_seconds),
@@ -75,10 +81,8 @@ impl Service {
         let graders = tokio::task::spawn_blocking(load).await??;
         health.warmed_up();
         let identity = graders.first().context("no grader was loaded")?.identity().clone();
+        name_model(&metrics, &identity);
         let model = &identity.model;
-        metrics.set_model(&model.name, &model.version, &model.digest);
-        let provider = identity.device.split(':').next().unwrap_or_default();
-        metrics.set_device(provider, &identity.device);
         tracing::info!(
             model = model.name,
             version = model.version,
@@ -89,21 +93,26 @@ impl Service {
             "graders are warm"
         );
 
+        let shadow = shadow(&config, &metrics).await?;
         let broken = CancellationToken::new();
         let destination = match config.kafka.delivery {
             Delivery::AtLeastOnce => Destination::Sink(Arc::new(KafkaSink::new(&config.kafka)?)),
             Delivery::ExactlyOnce => Destination::Outbox,
         };
-        let Pipeline { intake, ledger, outbox, tasks } = pipeline::start(Parts {
+        let Pipeline { intake, ledger, outbox, replace, tasks } = pipeline::start(Parts {
             settings: config.pipeline(),
             max_value_bytes: config.kafka.max_value_bytes,
             graders,
+            shadow,
             destination,
             metrics: metrics.clone(),
             health: health.clone(),
             broken: broken.clone(),
         })?;
         let stop_source = CancellationToken::new();
+        let digest = identity.model.digest.clone();
+        let reload = Reload::new(config.model, replace, metrics.clone(), hangup, digest);
+        let reload = tokio::spawn(reload.run(stop_source.clone()));
         let drain_timeout = Duration::from_millis(config.kafka.drain_timeout_ms);
         let source = source::start(SourceParts {
             settings: config.kafka,
@@ -127,6 +136,7 @@ impl Service {
             http,
             source,
             tasks,
+            reload,
         })
     }
 
@@ -207,7 +217,7 @@ impl Service {
         // process must not exit while a model runs.
         let given_up = end.is_none_or(|end| end.unfinished_frames > 0);
         if given_up {
-            for (_, stage) in stages.iter().filter(|(name, _)| *name != GRADER) {
+            for (_, stage) in stages.iter().filter(|(name, _)| !pipeline::THREADS.contains(name)) {
                 stage.abort();
             }
         }
@@ -218,6 +228,10 @@ impl Service {
         };
         if tokio::time::timeout(END_TIMEOUT, run_dry).await.is_err() && !given_up {
             symptoms.push(anyhow!("a stage did not end within {END_TIMEOUT:?}"));
+        }
+        // A model that is being warmed must not have the runtime torn down under it.
+        if tokio::time::timeout(END_TIMEOUT, self.reload).await.is_err() {
+            tracing::warn!("a bundle was still being loaded");
         }
         if tokio::time::timeout(LEAVE_TIMEOUT, self.source.left).await.is_err() {
             tracing::warn!("the group was not left; its partitions wait until the session times out");
@@ -232,6 +246,31 @@ impl Service {
             (None, None) => Err(anyhow!("the consumer ended without saying how")),
         }
     }
+}
+
+/// Loads the shadow bundle, where there is one. One that cannot be used stops the start, as any wrong option does.
+async fn shadow(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Shadow>> {
+    let shadow = &config.shadow;
+    if shadow.bundle.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let settings = ModelSettings { bundle: shadow.bundle.clone(), graders: 1, ..config.model.clone() };
+    let graders = tokio::task::spawn_blocking(move || model::load_graders(&settings)).await?;
+    let graders = graders.context("shadow.bundle")?;
+    let grader = graders.into_iter().next().context("no grader was loaded")?;
+    let model = &grader.identity().model;
+    metrics.set_shadow(&model.name, &model.version, &model.digest);
+    tracing::info!(
+        model = model.name,
+        version = model.version,
+        digest = model.digest,
+        topic = shadow.topic,
+        "shadow bundle is warm"
+    );
+    // Outside any transaction: what the shadow says is for looking at, and must not hold up a grade.
+    let kafka = KafkaSettings { grades_topic: shadow.topic.clone(), ..config.kafka.clone() };
+    let sink = Arc::new(KafkaSink::new(&kafka)?);
+    Ok(Some(Shadow { grader, sink, max_waiting_frames: shadow.max_waiting_frames }))
 }
 
 fn outcome(

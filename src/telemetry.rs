@@ -4,6 +4,7 @@ pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod seldom;
 
 use serde::{Deserialize, Serialize};
 

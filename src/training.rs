@@ -3,7 +3,8 @@
 //! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
 //! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`distribution`]
 //! counts pictures that a model was not made for; [`evaluation`] is the result, of [`finished`] models
-//! too, which [`report`] shows in a browser and [`table`] in a terminal. These need no training stack.
+//! too, which [`report`] shows in a browser and [`table`] in a terminal; [`population`] is what drift is
+//! measured against. These need no training stack.
 //! What does is behind the cargo feature `train`.
 
 #[cfg(feature = "train")]
@@ -35,6 +36,7 @@ pub mod loss;
 #[cfg(feature = "train")]
 pub mod network;
 pub mod paired;
+pub mod population;
 #[cfg(feature = "train")]
 pub mod reference;
 pub mod report;
@@ -44,6 +46,7 @@ pub mod table;
 pub mod trainer;
 #[cfg(feature = "train")]
 pub mod weights;
+pub mod written;
 
 pub use calibrate::Threshold;
 pub use data::{DataError, LabelledImages, Sample};
@@ -51,6 +54,7 @@ pub use distribution::OutOfDistribution;
 pub use evaluation::{Evaluation, FoldAnswers, HeadEvaluation};
 pub use figures::HeadFigures;
 pub use paired::PairedTest;
+pub use population::{population, set_population};
 pub use split::{Fold, Protocol, SplitError};
 
 use crate::domain::{Expansion, GradeClass, Head, Letter, Truth};

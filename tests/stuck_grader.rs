@@ -15,7 +15,7 @@ use std::{
 
 use common::{kafka::Kafka, service::config};
 use memebg::{
-    domain::{GraderIdentity, ModelIdentity, Picture},
+    domain::{GraderIdentity, ModelIdentity, Picture, Population},
     kafka::{
         sink::KafkaSink,
         source::{self, Source, SourceParts},
@@ -47,6 +47,10 @@ struct StuckGrader {
 impl Grader for StuckGrader {
     fn identity(&self) -> &GraderIdentity {
         &self.identity
+    }
+
+    fn population(&self) -> Option<Arc<Population>> {
+        None
     }
 
     fn input_side_px(&self) -> usize {
@@ -96,6 +100,7 @@ async fn a_grader_that_hangs_neither_stalls_a_rebalance_nor_costs_the_membership
     let pipeline = pipeline::start(Parts {
         settings: config.pipeline(),
         max_value_bytes: config.kafka.max_value_bytes,
+        shadow: None,
         graders: vec![Box::new(StuckGrader { identity, began, release: released })],
         destination: Destination::Sink(Arc::new(KafkaSink::new(&config.kafka).expect("a sink"))),
         metrics: metrics.clone(),

@@ -45,7 +45,9 @@ fn single_precision(demo: &Path, out: &Path) {
     build.arg(demo.join("build_embedding.py")).args(["--precision", "fp32", "--output"]);
     build.arg(out.join("embedding.onnx"));
     run(build);
-    fs::copy(demo.join("multitask.onnx"), out.join("multitask.onnx")).expect("a copy");
+    for file in ["multitask.onnx", "population.json"] {
+        fs::copy(demo.join(file), out.join(file)).expect("a copy");
+    }
     let mut manifest: Value =
         serde_json::from_slice(&fs::read(demo.join("manifest.json")).expect("a manifest")).expect("JSON");
     let network = fs::read(out.join("embedding.onnx")).expect("the network");

@@ -104,6 +104,7 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
         (&config.kafka.frames_topic, PARTITIONS),
         (&config.kafka.grades_topic, 1),
         (&config.kafka.dead_letters_topic, 1),
+        (&config.shadow.topic, 1),
     ])?;
     broker.bootstrap_servers().clone_into(&mut config.kafka.brokers);
     let (frames, truths) =

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::labelled;
 use crate::config::Config;
-use crate::training::{DataError, Evaluation, LabelledImages, Protocol, report, table};
+use crate::model::Bundle;
+use crate::training::{DataError, Evaluation, LabelledImages, Protocol, report, set_population, table};
 
 #[derive(Debug, clap::Args)]
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "some options matter to training only"))]
@@ -34,6 +35,10 @@ pub(super) struct EvaluateArgs {
     /// Seed of the cuts and of the training.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "protocol")]
     pub(super) seed: u64,
+    /// Keep what the model says of these pictures in its bundle, as what drift is measured against. Take pictures of the
+    /// incubators and patients that it is used for; the bundle's digest changes.
+    #[arg(long, conflicts_with = "protocol")]
+    pub(super) set_population: bool,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(super) json: bool,
@@ -140,7 +145,15 @@ fn read(config: &Config, args: &EvaluateArgs) -> Result<LabelledImages, DataErro
 fn examine(config: &Config, args: &EvaluateArgs) -> anyhow::Result<Evaluation> {
     let began = Instant::now();
     let images = read(config, args)?;
-    labelled::examined(&config.model, &images, began, ("pictures", args.json))
+    let (evaluation, population) =
+        labelled::examined(&config.model, &images, began, ("pictures", args.json))?;
+    if args.set_population {
+        let population = population.context("too few graded blastocysts with letters for a population")?;
+        let bundle = &config.model.bundle;
+        let mut manifest = Bundle::open(bundle)?.manifest().clone();
+        set_population(bundle, &mut manifest, &population)?;
+    }
+    Ok(evaluation)
 }
 
 /// Trains networks and tests them.

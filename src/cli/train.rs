@@ -14,7 +14,7 @@ use super::progress::{bar, counted};
 use crate::config::Config;
 use crate::domain::Head;
 use crate::model::{Bundle, Manifest, ModelSettings, bundle::Network, cache_dir, onnx::read_weights};
-use crate::training::bundle::{Trained, write, write_manifest};
+use crate::training::bundle::Trained;
 use crate::training::card::{Card, metrics};
 use crate::training::cross_validate::{self, Set};
 use crate::training::encode::{self, features};
@@ -25,7 +25,8 @@ use crate::training::fit::Progress;
 use crate::training::frozen::Features;
 use crate::training::trainer::{self, Outcome};
 use crate::training::weights::{Weight, Weights};
-use crate::training::{Evaluation, HeadEvaluation, LabelledImages, Protocol, Sample};
+use crate::training::written::{write, write_manifest};
+use crate::training::{Evaluation, HeadEvaluation, LabelledImages, Protocol, Sample, set_population};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {
@@ -122,9 +123,14 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
     let settings = ModelSettings { bundle: unfinished.clone(), ..config.model.clone() };
     let measured =
         |test| labelled::examined(&settings, test, Instant::now(), ("pictures of a test set", false));
-    let tests = tests.iter().map(measured).collect::<Result<Vec<_>, _>>()?;
+    let tests = tests.iter().map(|test| Ok(measured(test)?.0)).collect::<anyhow::Result<Vec<_>>>()?;
     manifest.metrics = metrics(&evaluation, &tests);
-    write_manifest(&unfinished, &manifest)?;
+    let trained_on =
+        labelled::examined(&settings, &images, Instant::now(), ("pictures of the population", false))?;
+    match trained_on.1 {
+        Some(population) => set_population(&unfinished, &mut manifest, &population)?,
+        None => write_manifest(&unfinished, &manifest)?,
+    }
     let (encoders, recipe) = (encoders_in_words(args, &prepared), recipe(args));
     let card = Card {
         manifest: &manifest,

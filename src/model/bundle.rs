@@ -4,13 +4,15 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
 use super::inspect::inspect;
-use super::manifest::{Manifest, ModelFile};
-use crate::domain::ModelIdentity;
+use super::manifest::{DataFile, Manifest, ModelFile};
+use super::multitask::EMBEDDING_WIDTH;
+use crate::domain::{ModelIdentity, Population};
 
 /// Longest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
@@ -22,6 +24,7 @@ pub struct Bundle {
     digest: String,
     embedding: Network,
     multitask: Network,
+    population: Option<Arc<Population>>,
 }
 
 /// A verified network: the bytes that were verified are the bytes that are run, whatever happens to
@@ -86,7 +89,9 @@ impl Bundle {
                 "UNTRAINED MODEL: the multitask network has random weights, its grades mean nothing"
             );
         }
-        Ok(Self { manifest, digest: hex::encode(Sha256::digest(&json)), embedding, multitask })
+        let population = manifest.files.population.as_ref().map(|file| population(dir, file)).transpose()?;
+        let digest = hex::encode(Sha256::digest(&json));
+        Ok(Self { manifest, digest, embedding, multitask, population })
     }
 
     /// The manifest.
@@ -107,6 +112,12 @@ impl Bundle {
         &self.multitask
     }
 
+    /// What drift is measured against, where the bundle has it.
+    #[must_use]
+    pub fn population(&self) -> Option<&Arc<Population>> {
+        self.population.as_ref()
+    }
+
     /// What every grade event says about the model. The digest is the SHA-256 of the manifest.
     #[must_use]
     pub fn identity(&self) -> ModelIdentity {
@@ -117,6 +128,14 @@ impl Bundle {
             untrained: self.manifest.untrained,
         }
     }
+}
+
+/// Digest of the bundle in `dir`: the SHA-256 of its manifest. None of its files is looked at.
+///
+/// # Errors
+/// [`ModelError::Bundle`] when the manifest cannot be read.
+pub fn digest_of(dir: &Path) -> Result<String, ModelError> {
+    Ok(hex::encode(Sha256::digest(read_capped(&dir.join("manifest.json"))?)))
 }
 
 fn read_capped(path: &Path) -> Result<Vec<u8>, ModelError> {
@@ -132,24 +151,37 @@ fn read_capped(path: &Path) -> Result<Vec<u8>, ModelError> {
 
 fn stored(dir: &Path, file: &ModelFile) -> Result<Network, ModelError> {
     let path = dir.join(&file.path);
-    let data = read_verified(&path, file).map_err(|reason| ModelError::bundle(&path, reason))?;
+    let data = read_verified(&path, &file.sha256, file.bytes);
+    let data = data.map_err(|reason| ModelError::bundle(&path, reason))?;
     Ok(Network { path, data })
 }
 
+fn population(dir: &Path, file: &DataFile) -> Result<Arc<Population>, ModelError> {
+    let path = dir.join(&file.path);
+    let read = || {
+        let population = Population::from_json(&read_verified(&path, &file.sha256, file.bytes)?)?;
+        match population.embedding.mean.len() {
+            EMBEDDING_WIDTH => Ok(Arc::new(population)),
+            other => Err(format!("is about embeddings of {other} values, expected {EMBEDDING_WIDTH}")),
+        }
+    };
+    read().map_err(|reason| ModelError::bundle(&path, reason))
+}
+
 /// The bytes of a file that has the length and the digest of the manifest.
-fn read_verified(path: &Path, file: &ModelFile) -> Result<Vec<u8>, String> {
+fn read_verified(path: &Path, expected_sha256: &str, bytes: u64) -> Result<Vec<u8>, String> {
     let unreadable = |error| format!("cannot be read: {error}");
-    let wrong_length = |length: u64| format!("has {length} bytes, the manifest says {}", file.bytes);
+    let wrong_length = |length: u64| format!("has {length} bytes, the manifest says {bytes}");
     // Looked at first, so that no memory is taken for a length that is only claimed.
     let length = fs::metadata(path).map_err(unreadable)?.len();
-    if length != file.bytes {
+    if length != bytes {
         return Err(wrong_length(length));
     }
     let mut data = Vec::with_capacity(usize::try_from(length).map_err(|_| wrong_length(length))?);
     File::open(path).and_then(|open| open.take(length).read_to_end(&mut data)).map_err(unreadable)?;
     let sha256 = hex::encode(Sha256::digest(&data));
-    if sha256 != file.sha256 {
-        return Err(format!("has sha256 {sha256}, the manifest says {}", file.sha256));
+    if sha256 != expected_sha256 {
+        return Err(format!("has sha256 {sha256}, the manifest says {expected_sha256}"));
     }
     Ok(data)
 }

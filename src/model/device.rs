@@ -26,6 +26,19 @@ pub enum DevicePolicy {
     TensorRt,
 }
 
+impl DevicePolicy {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::TensorRt => "tensorrt",
+        }
+    }
+}
+
 /// A device that sessions are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Device {

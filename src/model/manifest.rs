@@ -155,6 +155,24 @@ pub struct Files {
     /// Picture and embedding to grades.
     #[serde(deserialize_with = "object")]
     pub multitask: ModelFile,
+    /// What the bundle says of the pictures it was made for, a [`Population`] as JSON. Absent: drift is not measured.
+    ///
+    /// [`Population`]: crate::domain::Population
+    #[serde(default, deserialize_with = "check::present_object", skip_serializing_if = "Option::is_none")]
+    pub population: Option<DataFile>,
+}
+
+/// A file that is no network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataFile {
+    /// File name within the bundle.
+    pub path: String,
+    /// Lower-case hexadecimal SHA-256.
+    pub sha256: String,
+    /// Length.
+    #[serde(deserialize_with = "whole")]
+    pub bytes: u64,
 }
 
 /// An ONNX file.

@@ -1,6 +1,7 @@
 //! The grader: two ONNX Runtime sessions used in turn.
 
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use super::runs::runs;
 use super::tensor::outside;
 use super::warm_up::{self, MAX_DIFFERENCE};
 use super::{ModelError, ModelSettings, cores, runtime};
-use crate::domain::{AbstainReason, GradeClass, GraderIdentity, HeadGrade, Heads, Picture};
+use crate::domain::{AbstainReason, GradeClass, GraderIdentity, HeadGrade, Heads, Picture, Population};
 use crate::pipeline::grade::{GradedBatch, Grader, GraderError, NotFinite, Opinion};
 
 /// Loads the bundle and makes the graders, warm: each has graded every batch size. Blocks: verifies
@@ -57,6 +58,7 @@ pub struct OnnxGrader {
     pub(super) manifest: Manifest,
     max_batch_frames: usize,
     pub(super) networks: Networks,
+    population: Option<Arc<Population>>,
 }
 
 impl OnnxGrader {
@@ -79,6 +81,7 @@ impl OnnxGrader {
             manifest: manifest.clone(),
             max_batch_frames: batch_sizes.last().copied().unwrap_or(1),
             networks,
+            population: bundle.population().cloned(),
         })
     }
 
@@ -96,6 +99,10 @@ impl OnnxGrader {
 impl Grader for OnnxGrader {
     fn identity(&self) -> &GraderIdentity {
         &self.identity
+    }
+
+    fn population(&self) -> Option<Arc<Population>> {
+        self.population.clone()
     }
 
     fn input_side_px(&self) -> usize {
@@ -165,10 +172,10 @@ fn opinions_of(said: &Said<'_>, manifest: &Manifest) -> Result<Vec<Result<Opinio
     let distances = said.distances()?;
     let distance = |frame| distances.and_then(|distances| distances.get(frame)).map(|x| f64::from(*x));
     // The embedding is looked at too: a ReLU may turn what is not a number into a zero.
-    let known = said.embeddings.chunks_exact(EMBEDDING_WIDTH).map(|row| row.iter().all(|x| x.is_finite()));
-    let frames = (0..).zip(known).zip(exp).zip(icm).zip(te);
-    let opinions = frames.map(|((((frame, known), exp), icm), te)| match (exp, icm, te) {
-        (Some(exp), Some(icm), Some(te)) if known => {
+    let embeddings = said.embeddings.chunks_exact(EMBEDDING_WIDTH);
+    let frames = (0..).zip(embeddings).zip(exp).zip(icm).zip(te);
+    let opinions = frames.map(|((((frame, embedding), exp), icm), te)| match (exp, icm, te) {
+        (Some(exp), Some(icm), Some(te)) if embedding.iter().all(|x| x.is_finite()) => {
             let heads = Heads::new(exp, icm, te);
             let training_distance = distance(frame);
             let mut reasons = Vec::new();
@@ -180,7 +187,7 @@ fn opinions_of(said: &Said<'_>, manifest: &Manifest) -> Result<Vec<Result<Opinio
             if is_unsure(&heads, &manifest.heads) {
                 reasons.push(AbstainReason::LowConfidence);
             }
-            Ok(Opinion { heads, reasons, training_distance })
+            Ok(Opinion { heads, reasons, training_distance, embedding: embedding.into() })
         }
         _ => Err(NotFinite),
     });

@@ -1,10 +1,11 @@
 //! The grader: a model behind a small synchronous trait, each instance on a thread of its own.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::{AbstainReason, GraderIdentity, Heads, Picture, Rejection, RejectionCode};
+use crate::domain::{AbstainReason, GraderIdentity, Heads, Picture, Population, Rejection, RejectionCode};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 
@@ -17,6 +18,8 @@ pub struct Opinion {
     pub reasons: Vec<AbstainReason>,
     /// Mahalanobis distance of the picture's embedding from the training set, where the model knows it.
     pub training_distance: Option<f64>,
+    /// The embedding of the picture, of the same length for every picture of a model.
+    pub embedding: Box<[f32]>,
 }
 
 /// The model's answer for one picture was not a number.
@@ -45,6 +48,9 @@ pub trait Grader: Send {
     /// What every event says about this grader.
     fn identity(&self) -> &GraderIdentity;
 
+    /// What drift is measured against, where the model knows it.
+    fn population(&self) -> Option<Arc<Population>>;
+
     /// Side of the square picture the model wants, pixels.
     fn input_side_px(&self) -> usize;
 
@@ -67,8 +73,15 @@ pub trait Grader: Send {
     fn grade(&mut self, pictures: &[&Picture]) -> Result<GradedBatch, GraderError>;
 }
 
-/// A batch and where its results go.
-pub type BatchRequest<T> = oneshot::Sender<Vec<T>>;
+/// An idle grader asks for a batch.
+#[derive(Debug)]
+pub struct BatchRequest<T> {
+    /// Which model the grader has: each one that replaces another has a higher number. Once a grader of a newer
+    /// model has asked, an older one gets no batch any more.
+    pub generation: u64,
+    /// Where the batch goes. Dropping it ends the grader.
+    pub reply: oneshot::Sender<Vec<T>>,
+}
 
 /// What the pool needs of the frames it grades.
 pub trait HasPicture: Send + 'static {
@@ -89,7 +102,7 @@ pub struct Judged<T> {
     pub inference: Duration,
 }
 
-/// Runs one grader on the current thread until nobody forms batches any more.
+/// Runs one grader on the current thread until nobody forms batches any more, or none for this generation.
 ///
 /// An idle grader asks for a batch by sending a [`BatchRequest`], so that a batch is formed as late,
 /// hence as full, as possible. Results go to
@@ -99,14 +112,15 @@ pub struct Judged<T> {
 /// When the device fails: the frames of the batch are dropped unsettled and read again.
 pub fn run<T: HasPicture>(
     grader: &mut dyn Grader,
+    generation: u64,
     requests: &mpsc::Sender<BatchRequest<T>>,
     judged: &dyn Fn(Judged<T>),
     metrics: &Metrics,
     health: &Health,
 ) -> Result<(), GraderError> {
     loop {
-        let (request, batch) = oneshot::channel();
-        if requests.blocking_send(request).is_err() {
+        let (reply, batch) = oneshot::channel();
+        if requests.blocking_send(BatchRequest { generation, reply }).is_err() {
             return Ok(());
         }
         let Ok(frames) = batch.blocking_recv() else { return Ok(()) };

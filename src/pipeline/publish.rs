@@ -45,10 +45,16 @@ impl Spoken {
     /// The W3C `traceparent` of the frame event, which is passed on.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
-        let message = self.raw.view();
-        let traceparent = message.header("traceparent").or(message.header("ce_traceparent"));
-        traceparent.filter(|it| it.len() <= MAX_TRACEPARENT_BYTES)
+        traceparent_of(&self.raw)
     }
+}
+
+/// The W3C `traceparent` of a frame event.
+#[must_use]
+pub fn traceparent_of(raw: &RawMessage) -> Option<&str> {
+    let message = raw.view();
+    let traceparent = message.header("traceparent").or(message.header("ce_traceparent"));
+    traceparent.filter(|it| it.len() <= MAX_TRACEPARENT_BYTES)
 }
 
 /// Where events go.

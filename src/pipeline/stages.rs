@@ -1,12 +1,15 @@
 //! The loops around the leaves: what each part of the pipeline receives, and where its result goes.
 //! Together with `pipeline.rs` the only place that joins the leaves.
 
+pub(super) mod graders;
+pub(super) mod shadow;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use futures_util::stream::{FuturesUnordered, StreamExt, poll_fn};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::PIPELINE_VERSION;
 use super::batch::{BatchSettings, Batcher};
@@ -14,7 +17,7 @@ use super::decode::{self, DecodeSettings};
 use super::event;
 use super::fetch::Fetcher;
 use super::focus::{Decided, Focus, FocusSettings};
-use super::grade::{self, BatchRequest, Grader, HasPicture, Judged};
+use super::grade::{BatchRequest, HasPicture};
 use super::intake::Admitted;
 use super::message::RawMessage;
 use super::outbox::Outbox;
@@ -23,10 +26,11 @@ use super::quality::{self, QualitySettings};
 use super::receipt::{Envelope, Outcome};
 use super::select::Selector;
 use crate::domain::{
-    AbstainReason, Frame, GradeEvent, GraderIdentity, ImageLocation, Picture, SkipReason, Timings,
+    AbstainReason, Frame, GradeEvent, GraderIdentity, ImageLocation, Picture, RejectionCode, SkipReason,
+    Timings,
 };
-use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::seldom::Seldom;
 
 /// A frame with its pixels.
 pub(super) struct Prepared {
@@ -154,7 +158,7 @@ async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepar
 pub(super) async fn focus_stage(
     mut prepared: mpsc::Receiver<Envelope<Prepared>>,
     settings: FocusSettings,
-    identity: Arc<GraderIdentity>,
+    identity: watch::Receiver<Arc<GraderIdentity>>,
     sharp: mpsc::Sender<Envelope<Prepared>>,
     spoke: Spoke,
 ) -> anyhow::Result<()> {
@@ -187,7 +191,8 @@ pub(super) async fn focus_stage(
         if frame.body.abstain.is_empty() {
             drop(sharp.send(frame).await);
         } else {
-            drop(spoke.send(abstain(frame, &identity)).await);
+            let event = abstain(frame, &identity.borrow());
+            drop(spoke.send(event).await);
         }
     }
     Ok(())
@@ -210,7 +215,8 @@ pub(super) async fn batch_stage(
     metrics: Metrics,
 ) -> anyhow::Result<()> {
     let mut batcher = Batcher::new(settings);
-    let mut idle: Vec<BatchRequest<Envelope<Prepared>>> = Vec::new();
+    let mut idle: Vec<oneshot::Sender<Vec<Envelope<Prepared>>>> = Vec::new();
+    let mut newest = 0;
     let mut open = true;
     while open || batcher.deadline().is_some() {
         if let Some(grader) = idle.pop() {
@@ -228,7 +234,16 @@ pub(super) async fn batch_stage(
         }
         let deadline = batcher.deadline().filter(|_| !idle.is_empty()).map(tokio::time::Instant::from_std);
         tokio::select! {
-            request = requests.recv() => idle.push(request.context("every grader has ended")?),
+            request = requests.recv() => {
+                let BatchRequest { generation, reply } = request.context("every grader has ended")?;
+                if generation > newest {
+                    newest = generation;
+                    idle.clear();
+                }
+                if generation == newest {
+                    idle.push(reply);
+                }
+            }
             next = sharp.recv(), if open && !batcher.is_full() => match next {
                 Some(frame) => drop(batcher.push(frame, Instant::now())),
                 None => open = false,
@@ -239,80 +254,45 @@ pub(super) async fn batch_stage(
     Ok(())
 }
 
-/// Runs a grader on a thread of its own and turns its answers into events.
-pub(super) fn grader_thread(
-    mut grader: Box<dyn Grader>,
-    requests: mpsc::Sender<BatchRequest<Envelope<Prepared>>>,
-    spoke: Spoke,
-    metrics: Metrics,
-    health: Health,
-) -> anyhow::Result<tokio::task::JoinHandle<anyhow::Result<()>>> {
-    let (ended, end) = oneshot::channel();
-    let run = move || {
-        let identity = grader.identity().clone();
-        let judged = |judged: Judged<Envelope<Prepared>>| drop(spoke.blocking_send(judge(judged, &identity)));
-        let result = grade::run(grader.as_mut(), &requests, &judged, &metrics, &health);
-        drop(ended.send(result));
-    };
-    std::thread::Builder::new().name("grader".into()).spawn(run).context("cannot start a grader thread")?;
-    Ok(tokio::spawn(async move { Ok(end.await.context("a grader thread panicked")??) }))
-}
-
-fn judge(judged: Judged<Envelope<Prepared>>, identity: &GraderIdentity) -> Envelope<Spoken> {
-    let Judged { frame, opinion, started, inference } = judged;
-    let timings = Timings {
-        decode_ms: milliseconds(frame.body.ready_at - frame.received_at),
-        queue_ms: milliseconds(started.saturating_duration_since(frame.body.ready_at)),
-        inference_ms: milliseconds(inference),
-    };
-    frame.map(|body| {
-        let verdict = match opinion {
-            Ok(opinion) => {
-                let (reasons, heads) = (opinion.reasons, Some(opinion.heads));
-                let event = GradeEvent::new(&body.frame, reasons, heads, identity, PIPELINE_VERSION, timings);
-                Verdict::Grade(Box::new(event.with_training_distance(opinion.training_distance)))
-            }
-            Err(rejection) => Verdict::Reject(rejection),
-        };
-        Spoken { raw: body.raw, frame: Some(body.frame), verdict }
-    })
-}
-
 /// Closes the route of a frame whose event the broker has.
-pub(super) fn settle(
-    envelope: Envelope<Spoken>,
-    outcome: Outcome,
-    selector: &Mutex<Selector>,
-    metrics: &Metrics,
-) {
-    let Envelope { body: Spoken { raw, frame, .. }, receipt, received_at } = envelope;
-    if let Outcome::DeadLettered(code) = outcome {
-        let (partition, offset) = (raw.position.partition, raw.position.offset);
-        tracing::warn!(stage = %code.stage(), %code, partition, offset, "frame was dead-lettered");
-        if let Some(frame) = frame {
-            selector.lock().unwrap_or_else(PoisonError::into_inner).forget(&frame, partition);
+pub(super) struct Settler {
+    pub(super) selector: Arc<Mutex<Selector>>,
+    pub(super) metrics: Metrics,
+    pub(super) letters: Seldom<RejectionCode>,
+}
+
+impl Settler {
+    pub(super) fn settle(&self, envelope: Envelope<Spoken>, outcome: Outcome) {
+        let Envelope { body: Spoken { raw, frame, .. }, receipt, received_at } = envelope;
+        if let Outcome::DeadLettered(code) = outcome {
+            let (partition, offset) = (raw.position.partition, raw.position.offset);
+            if let Some(suppressed) = self.letters.due(code) {
+                tracing::warn!(stage = %code.stage(), %code, partition, offset, suppressed, "frame was dead-lettered");
+            }
+            if let Some(frame) = frame {
+                self.selector.lock().unwrap_or_else(PoisonError::into_inner).forget(&frame, partition);
+            }
+        } else {
+            self.metrics.frame_age_at_publish(age(&raw, received_at));
         }
-    } else {
-        metrics.frame_age_at_publish(age(&raw, received_at));
+        receipt.settle(outcome);
     }
-    receipt.settle(outcome);
 }
 
 /// Publishes, several at a time, and settles each frame once the broker has confirmed.
 pub(super) async fn publish_stage(
     mut spoken: mpsc::Receiver<Envelope<Spoken>>,
     sink: Arc<dyn GradeSink>,
-    selector: Arc<Mutex<Selector>>,
+    settler: Arc<Settler>,
     max_unconfirmed: usize,
-    metrics: Metrics,
 ) -> anyhow::Result<()> {
     let confirm = |envelope: Envelope<Spoken>| {
-        let (sink, selector, metrics) = (Arc::clone(&sink), Arc::clone(&selector), metrics.clone());
+        let (sink, settler) = (Arc::clone(&sink), Arc::clone(&settler));
         async move {
             let started = Instant::now();
             let outcome = publish::publish(sink.as_ref(), &envelope.body).await?;
-            metrics.stage_seconds("publish", started.elapsed());
-            settle(envelope, outcome, &selector, &metrics);
+            settler.metrics.stage_seconds("publish", started.elapsed());
+            settler.settle(envelope, outcome);
             anyhow::Ok(())
         }
     };

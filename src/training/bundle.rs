@@ -1,13 +1,14 @@
 //! Writing what was trained: the multitask network, its manifest and its card.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 
 use super::TrainingError;
 use super::weights::Weights;
+use super::written::{write, write_manifest, wrong};
 use crate::domain::Head;
 use crate::model::Manifest;
 use crate::model::bundle::Bundle;
@@ -91,29 +92,4 @@ impl Trained<'_> {
         write_manifest(dir, &manifest)?;
         Ok(manifest)
     }
-}
-
-/// Writes the manifest of a bundle.
-///
-/// # Errors
-/// When it cannot be written, or would be refused.
-pub fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), TrainingError> {
-    let path = dir.join("manifest.json");
-    let refused = |reason: String| TrainingError::Write { path: path.clone(), reason };
-    let mut json = serde_json::to_string_pretty(manifest).map_err(|error| refused(error.to_string()))?;
-    json.push('\n');
-    Manifest::from_json(json.as_bytes()).map_err(refused)?;
-    write(&path, json.as_bytes())
-}
-
-/// Writes a file of a bundle.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write(path: &Path, data: &[u8]) -> Result<(), TrainingError> {
-    fs::write(path, data).map_err(|error| wrong(path, error))
-}
-
-fn wrong(path: &Path, error: std::io::Error) -> TrainingError {
-    TrainingError::Write { path: PathBuf::from(path), reason: error.to_string() }
 }

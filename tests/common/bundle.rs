@@ -21,6 +21,7 @@ pub fn settings(bundle: &Path) -> ModelSettings {
         graders: 1,
         intra_op_threads: 0,
         batch_sizes: vec![1],
+        watch_seconds: 0,
         runtime: RuntimeSettings { library: PathBuf::new(), fetch: true, cache_dir: PathBuf::new() },
     }
 }

@@ -81,6 +81,7 @@ impl TestService {
             (&kafka.frames_topic, PARTITIONS),
             (&kafka.grades_topic, 1),
             (&kafka.dead_letters_topic, 1),
+            (&config.shadow.topic, 1),
         ])
         .expect("a broker");
         config.kafka.brokers = broker.bootstrap_servers().to_owned();
@@ -211,6 +212,13 @@ impl TestService {
             let committed = self.committed(&group);
             committed.get(&position.partition).is_some_and(|next| *next > position.offset)
         });
+    }
+
+    /// The first `count` messages of another topic.
+    pub fn read_topic(&self, topic: &str, count: usize) -> Vec<RawMessage> {
+        let published = Published::follow(&self.client, &[topic]);
+        let first = |messages: &[RawMessage]| messages.get(..count).map(<[RawMessage]>::to_vec);
+        published.wait_for(PATIENCE, first).unwrap_or_else(|| panic!("no {count} messages in {topic}"))
     }
 
     pub fn totals(&self) -> Totals {

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::{HeadManifest, Manifest, ModelFile, OutOfDistribution};
+use super::{DataFile, HeadManifest, Manifest, ModelFile, OutOfDistribution};
 use crate::domain::{Expansion, GradeClass, Letter, object};
 use crate::model::multitask::SIDE_PX;
 
@@ -15,6 +15,8 @@ const MAX_LICENSE_BYTES: usize = 256;
 const MAX_BATCH_FRAMES: usize = 4_096;
 /// Largest file that a manifest may name: ten times DINOv2 ViT-S in single precision.
 const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Largest population: the moments of a long embedding, and a few shares.
+const MAX_POPULATION_BYTES: u64 = 1 << 20;
 /// Means and deviations are those of pictures scaled to 0..1; some networks want 0..255.
 const MAX_CHANNEL: f64 = 255.0;
 /// A channel that hardly varies would be blown up to nothing but noise.
@@ -86,7 +88,13 @@ impl Manifest {
             limit.check()?;
         }
         self.files.embedding.check("embedding")?;
-        self.files.multitask.check("multitask")
+        self.files.multitask.check("multitask")?;
+        match &self.files.population {
+            Some(DataFile { path, sha256, bytes }) => {
+                check_file("population", path, sha256, *bytes, MAX_POPULATION_BYTES)
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -128,20 +136,7 @@ impl OutOfDistribution {
 
 impl ModelFile {
     fn check(&self, role: &str) -> Result<(), String> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if self.path.is_empty() || self.path.starts_with('.') || !self.path.bytes().all(plain) {
-            return Err(format!(
-                "files.{role}.path {:?} is not the plain name of a file in the bundle",
-                self.path
-            ));
-        }
-        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if self.sha256.len() != 64 || !self.sha256.bytes().all(is_hex) {
-            return Err(format!("files.{role}.sha256 is not 64 lower-case hexadecimal digits"));
-        }
-        if !(1..=MAX_FILE_BYTES).contains(&self.bytes) {
-            return Err(format!("files.{role}.bytes {} is not within 1 and {MAX_FILE_BYTES}", self.bytes));
-        }
+        check_file(role, &self.path, &self.sha256, self.bytes, MAX_FILE_BYTES)?;
         if !(1..=MAX_BATCH_FRAMES).contains(&self.max_batch_frames) {
             let frames = self.max_batch_frames;
             return Err(format!(
@@ -150,4 +145,19 @@ impl ModelFile {
         }
         Ok(())
     }
+}
+
+fn check_file(role: &str, path: &str, sha256: &str, bytes: u64, max_bytes: u64) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if path.is_empty() || path.starts_with('.') || !path.bytes().all(plain) {
+        return Err(format!("files.{role}.path {path:?} is not the plain name of a file in the bundle"));
+    }
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if sha256.len() != 64 || !sha256.bytes().all(is_hex) {
+        return Err(format!("files.{role}.sha256 is not 64 lower-case hexadecimal digits"));
+    }
+    if !(1..=max_bytes).contains(&bytes) {
+        return Err(format!("files.{role}.bytes {bytes} is not within 1 and {max_bytes}"));
+    }
+    Ok(())
 }

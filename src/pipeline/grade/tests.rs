@@ -35,6 +35,10 @@ impl Grader for FakeGrader {
         &self.identity
     }
 
+    fn population(&self) -> Option<Arc<Population>> {
+        None
+    }
+
     fn input_side_px(&self) -> usize {
         1
     }
@@ -60,7 +64,7 @@ impl Grader for FakeGrader {
             let exp = HeadGrade::from_logits(&[0.0, 0.0, 0.0, 1.0, 0.0, 0.0], 1.0).ok_or(NotFinite)?;
             let letter = HeadGrade::from_logits(&[1.0, 0.0, 0.0], 1.0).ok_or(NotFinite)?;
             let heads = Heads::new(exp, letter.clone(), letter);
-            Ok(Opinion { heads, reasons: Vec::new(), training_distance: None })
+            Ok(Opinion { heads, reasons: Vec::new(), training_distance: None, embedding: Box::default() })
         };
         Ok(GradedBatch {
             opinions: pictures.iter().map(opinion).collect(),
@@ -126,11 +130,11 @@ async fn the_grader_ends_when_no_more_batches_are_formed_and_says_why_when_the_d
             let mut grader = FakeGrader { dies_after, ..FakeGrader::new() };
             let judged = std::cell::Cell::new(0);
             let count = |_| judged.set(judged.get() + 1);
-            let end = run(&mut grader, &request, &count, &metrics, &health);
+            let end = run(&mut grader, 0, &request, &count, &metrics, &health);
             (end.is_err(), judged.get())
         });
         let batch = vec![Frame(picture(1)), Frame(picture(2))];
-        assert!(requests.recv().await.unwrap().send(batch).is_ok());
+        assert!(requests.recv().await.unwrap().reply.send(batch).is_ok());
         drop(requests);
         let judged = if fails { 0 } else { 2 };
         assert_eq!(thread.join().unwrap(), (fails, judged));

@@ -12,7 +12,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use process::{Memebg, get, metric, wait_for};
@@ -83,6 +83,11 @@ fn names(expr: &str) -> BTreeSet<&str> {
     words.filter(|word| word.starts_with("memebg_") || word.starts_with("memebg:")).collect()
 }
 
+/// The metric that a series of a histogram belongs to.
+fn family(name: &str) -> &str {
+    ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
+}
+
 /// Each metric in an expression with those of its matchers that ask for something: `x{a="b", c!="d"}` as `x{a="b"}`.
 fn selectors(expr: &str) -> Vec<String> {
     let braces = expr.match_indices('{').map(|(at, _)| expr.split_at(at));
@@ -131,8 +136,8 @@ fn every_alert_has_a_case_in_which_it_fires_one_in_which_it_does_not_and_a_secti
 /// Waits until each of `queries` has had a number to show.
 fn assert_all_have_data(prometheus: &Prometheus, mut queries: Vec<(String, String)>) {
     let mut missing = String::new();
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while std::time::Instant::now() < deadline {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
         queries.retain(|(_, expr)| prometheus.query(expr).is_empty());
         missing = queries.iter().map(|(place, expr)| format!("\n{place}: {expr}")).collect();
         if missing.is_empty() {
@@ -181,6 +186,7 @@ fn every_panel_and_every_rule_finds_data_in_a_demo_and_no_page_goes_out() {
         metric(address, "memebg_frames_dead_lettered_total").filter(|letters| *letters > 0.0)
     });
     let (alerting, recording): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule["type"] == "alerting");
+    let recorded = recording.iter().map(|rule| rule["query"].as_str().unwrap().to_owned());
     let mut all = queries();
     all.extend(recording.iter().map(|rule| {
         let name = rule["name"].as_str().unwrap().to_owned();
@@ -192,13 +198,7 @@ fn every_panel_and_every_rule_finds_data_in_a_demo_and_no_page_goes_out() {
         let parts = names(query).into_iter().map(str::to_owned).chain(selectors(query));
         all.extend(parts.map(|part| (format!("alert {name}"), part)));
     }
-    let used: String = all
-        .iter()
-        .map(|(_, expr)| expr)
-        .chain(recorded(&recording).iter())
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("\n");
+    let used: Vec<String> = all.iter().map(|(_, expr)| expr.clone()).chain(recorded).collect();
     assert_all_have_data(&prometheus, all);
 
     let named: BTreeSet<String> =
@@ -213,15 +213,11 @@ fn every_panel_and_every_rule_finds_data_in_a_demo_and_no_page_goes_out() {
 
     let known = prometheus.get("label/__name__/values", &[]).unwrap();
     let exported = known.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
-    let shown = names(&used);
+    let used: BTreeSet<&str> = used.iter().flat_map(|expr| names(expr)).map(family).collect();
     let unused: BTreeSet<&str> = exported
         .filter(|name| name.starts_with("memebg_"))
-        .map(|name| {
-            ["_bucket", "_sum", "_count"]
-                .iter()
-                .fold(name, |name, part| name.strip_suffix(part).unwrap_or(name))
-        })
-        .filter(|name| !shown.iter().any(|one| one.starts_with(name)))
+        .map(family)
+        .filter(|name| !used.contains(name))
         .collect();
     assert!(unused.is_empty(), "exported and neither shown nor watched: {unused:?}");
 
@@ -232,8 +228,4 @@ fn every_panel_and_every_rule_finds_data_in_a_demo_and_no_page_goes_out() {
     let pages =
         active["alerts"].as_array().unwrap().iter().filter(|alert| alert["labels"]["severity"] == "page");
     assert_eq!(pages.collect::<Vec<_>>(), Vec::<&Value>::new());
-}
-
-fn recorded(recording: &[&Value]) -> Vec<String> {
-    recording.iter().map(|rule| rule["query"].as_str().unwrap().to_owned()).collect()
 }

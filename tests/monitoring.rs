@@ -1,6 +1,11 @@
 //! The dashboards, rules and runbook in `deploy` against what memebg really exports: a demo, scraped by a real Prometheus.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 #[path = "common/process.rs"]
 mod process;

@@ -11,11 +11,8 @@ mod record;
 mod refusal;
 mod transaction;
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -23,6 +20,8 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::{Deserialize, Serialize};
+
+use crate::telemetry::seldom::Seldom;
 
 /// Where the cluster is and how the topics are called.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -310,24 +309,14 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Logs errors of a client, the same kind not more often than every half minute: while a broker is
 /// away there are several a second.
 #[derive(Debug, Default)]
-struct ErrorLog(Mutex<HashMap<Option<i32>, Instant>>);
+struct ErrorLog(Seldom<Option<i32>>);
 
 impl ErrorLog {
-    const AGAIN_AFTER: Duration = Duration::from_secs(30);
-
     fn warn(&self, error: &KafkaError, reason: &str) {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = logged.entry(error.rdkafka_error_code().map(|code| code as i32));
-        let is_new = match &last {
-            Entry::Vacant(_) => true,
-            Entry::Occupied(last) => last.get().elapsed() >= Self::AGAIN_AFTER,
-        };
-        if is_new {
-            match error.rdkafka_error_code().and_then(refusal::of_connection) {
-                Some(cause) => tracing::warn!(%error, "{cause} (librdkafka: {reason})"),
-                None => tracing::warn!(%error, "librdkafka: {reason}"),
-            }
-            last.insert_entry(Instant::now());
+        let Some(suppressed) = self.0.due(error.rdkafka_error_code().map(|code| code as i32)) else { return };
+        match error.rdkafka_error_code().and_then(refusal::of_connection) {
+            Some(cause) => tracing::warn!(%error, suppressed, "{cause} (librdkafka: {reason})"),
+            None => tracing::warn!(%error, suppressed, "librdkafka: {reason}"),
         }
     }
 }

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::seldom::Seldom;
+use crate::telemetry::traces::Traces;
 use batch::BatchSettings;
 use decode::DecodeSettings;
 use drift::DriftSettings;
@@ -95,6 +96,8 @@ pub struct Parts {
     pub destination: Destination,
     /// Counters.
     pub metrics: Metrics,
+    /// Spans.
+    pub traces: Traces,
     /// Facts for the probes.
     pub health: Health,
     /// Cancelled when a frame can no longer be finished.
@@ -126,7 +129,8 @@ pub struct Pipeline {
 /// # Errors
 /// When there is no grader, or the image stores are misconfigured.
 pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
-    let Parts { settings, max_value_bytes, graders, shadow, destination, metrics, health, broken } = parts;
+    let Parts { settings, max_value_bytes, graders, shadow, destination, metrics, traces, health, broken } =
+        parts;
     let first = graders.first().context("no grader was loaded; set model.graders to 1 or more")?;
     let (identify, identity) = watch::channel(Arc::new(first.identity().clone()));
     let depth = settings.flow.max_in_flight_frames;
@@ -146,6 +150,7 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
         max_value_bytes,
         admit,
         metrics.clone(),
+        traces.clone(),
     );
     let decoder = Decoder {
         fetcher: Fetcher::new(&settings.fetch, settings.decode.max_image_bytes)?,
@@ -160,7 +165,7 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
     let mut tasks: Vec<Task> = vec![
         ("decode", tokio::spawn(decode_stage(admitted, Arc::new(decoder), prepare, speak.clone()))),
         ("focus", tokio::spawn(focus_stage(prepared, settings.focus, identity, sharpen, speak.clone()))),
-        ("batch", tokio::spawn(batch_stage(sharp, settings.batch, requests, metrics.clone()))),
+        ("batch", tokio::spawn(batch_stage(sharp, settings.batch, requests, metrics.clone(), traces))),
     ];
     let shadow = match shadow {
         Some(shadow) => {

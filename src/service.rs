@@ -26,6 +26,7 @@ use crate::pipeline::{self, Parts, Pipeline, Shadow, Task};
 use crate::telemetry::health::Health;
 use crate::telemetry::http::TelemetryServer;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 use reload::{Reload, name_model};
 
 /// How long the parts may take to end once the frames are drained.
@@ -56,6 +57,7 @@ pub struct Service {
     source: Source,
     tasks: Vec<Task>,
     reload: JoinHandle<()>,
+    traces: Traces,
 }
 
 impl Service {
@@ -67,6 +69,7 @@ impl Service {
         let metrics = Metrics::new(&config.select.sites)?;
         metrics.set_device_policy(config.model.device.as_str());
         let hangup = reload::hangup()?;
+        let traces = Traces::start(&config.telemetry.traces)?;
         let health = Health::new(
             Duration::from_secs(config.telemetry.poll_timeout_seconds),
             Duration::from_secs(config.telemetry.inference_timeout_seconds),
@@ -106,6 +109,7 @@ impl Service {
             shadow,
             destination,
             metrics: metrics.clone(),
+            traces: traces.clone(),
             health: health.clone(),
             broken: broken.clone(),
         })?;
@@ -137,6 +141,7 @@ impl Service {
             source,
             tasks,
             reload,
+            traces,
         })
     }
 
@@ -235,6 +240,10 @@ impl Service {
         }
         if tokio::time::timeout(LEAVE_TIMEOUT, self.source.left).await.is_err() {
             tracing::warn!("the group was not left; its partitions wait until the session times out");
+        }
+        let traces = self.traces;
+        if let Err(error) = tokio::task::spawn_blocking(move || traces.flush()).await {
+            tracing::warn!(%error, "the last traces were not sent");
         }
         self.stop_http.cancel();
         if let Err(error) = self.http.await.map_err(anyhow::Error::from).and_then(|end| Ok(end?)) {

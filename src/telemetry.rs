@@ -1,12 +1,15 @@
-//! What the service says about itself: logs, metrics and probes, all from facts.
+//! What the service says about itself: logs, metrics, traces and probes, all from facts.
 
 pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod seldom;
+pub mod traces;
 
 use serde::{Deserialize, Serialize};
+
+use traces::TraceSettings;
 
 /// Shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,4 +35,6 @@ pub struct TelemetrySettings {
     pub poll_timeout_seconds: u64,
     /// A grader that has been busy with one batch for this long is not alive.
     pub inference_timeout_seconds: u64,
+    /// Where traces go.
+    pub traces: TraceSettings,
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use memebg::model::Bundle;
 use serde_json::Value;
 
 const PICTURES: usize = 24;
@@ -164,4 +165,30 @@ fn a_protocol_without_the_training_stack_says_how_to_build_it() {
     let output = memebg(&["evaluate", "--data", "no/such/set", "--protocol", "kfold"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("cargo build --release --features train"), "{error}");
+}
+
+#[test]
+fn a_population_is_kept_in_the_bundle_under_a_new_digest_and_a_damaged_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, kept) = (folder.path().join("drawn"), folder.path().join("bundle"));
+    drawn_set(&set);
+    fs::create_dir(&kept).unwrap();
+    bundle::copy_without_limits(&kept);
+    let before = Bundle::open(&kept).unwrap().identity().digest;
+    let model = format!("model.bundle={}", kept.display());
+    let output =
+        memebg(&["evaluate", "--data", set.to_str().unwrap(), "--set-population", "--json", "--set", &model]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let after = Bundle::open(&kept).unwrap();
+    assert_ne!(after.identity().digest, before);
+    let graded = labels(&set).iter().skip(1).filter(|line| !line[2].is_empty()).count();
+    let population = after.population().unwrap();
+    assert_eq!(population.frames, graded as u64);
+    assert!(population.about.contains("the labelled set drawn"), "{}", population.about);
+
+    let path = kept.join("population.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replacen("0.", "1.", 1)).unwrap();
+    let error = Bundle::open(&kept).unwrap_err().to_string();
+    assert!(error.contains("population.json") && error.contains("sha256"), "{error}");
 }

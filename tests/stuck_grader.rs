@@ -25,7 +25,7 @@ use memebg::{
         grade::{GradedBatch, Grader, GraderError},
         publish::Destination,
     },
-    telemetry::{health::Health, metrics::Metrics},
+    telemetry::{health::Health, metrics::Metrics, traces::Traces},
 };
 use process::wait_for;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -104,6 +104,7 @@ async fn a_grader_that_hangs_neither_stalls_a_rebalance_nor_costs_the_membership
         graders: vec![Box::new(StuckGrader { identity, began, release: released })],
         destination: Destination::Sink(Arc::new(KafkaSink::new(&config.kafka).expect("a sink"))),
         metrics: metrics.clone(),
+        traces: Traces::default(),
         health: health.clone(),
         broken: broken.clone(),
     })

@@ -26,8 +26,15 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     let ledger = SharedLedger::new(config.flow.clone(), metrics.clone(), CancellationToken::new());
     let selector = Arc::new(Mutex::new(Selector::new(config.select.clone())));
     let (admit, admitted) = tokio::sync::mpsc::channel(1);
-    let intake =
-        Intake::new(ledger, selector, config.select, config.kafka.max_value_bytes, admit, metrics.clone());
+    let intake = Intake::new(
+        ledger,
+        selector,
+        config.select,
+        config.kafka.max_value_bytes,
+        admit,
+        metrics.clone(),
+        memebg::telemetry::traces::Traces::default(),
+    );
     let frames: Vec<Message> = skipped(700, IMAGE_BYTES, 96).collect();
     let messages = bench.pick(100, 1);
     let (mut ours, mut copies, mut offset) = (Vec::new(), Vec::new(), 0);

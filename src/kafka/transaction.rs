@@ -175,7 +175,7 @@ impl Transactor {
     fn send(&self, spoken: &Spoken, index: usize) -> Result<(), Trouble> {
         let Record { topic, key, value, headers, timestamp_ms } = match &spoken.verdict {
             Verdict::Grade(event) => {
-                self.topics.grade(event, spoken.traceparent()).map_err(Trouble::Event)?
+                self.topics.grade(event, spoken.traceparent().as_deref()).map_err(Trouble::Event)?
             }
             Verdict::Reject(rejection) => {
                 let size = self.cut_down.get(&spoken.raw.position).copied().unwrap_or(LetterSize::Whole);

@@ -11,10 +11,12 @@ use tokio::sync::mpsc;
 
 use super::event::{self, Incoming};
 use super::message::{MessageView, RawMessage};
+use super::publish::traceparent_of;
 use super::receipt::{Envelope, Outcome, SharedLedger};
 use super::select::{Decision, SelectSettings, Selector};
 use crate::domain::{Frame, Rejection, RejectionCode, SkipReason};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::{FrameTrace, Traces};
 
 /// A message that goes on: its original, and the frame it describes or why it is refused.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Admitted {
     pub raw: RawMessage,
     /// What it says.
     pub frame: Result<Wanted, Rejection>,
+    /// Its span.
+    pub trace: FrameTrace,
 }
 
 /// A frame that is wanted.
@@ -42,6 +46,7 @@ pub struct Intake {
     max_value_bytes: usize,
     admitted: mpsc::Sender<Envelope<Admitted>>,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Intake {
@@ -54,8 +59,9 @@ impl Intake {
         max_value_bytes: usize,
         admitted: mpsc::Sender<Envelope<Admitted>>,
         metrics: Metrics,
+        traces: Traces,
     ) -> Self {
-        Self { ledger, selector, settings, max_value_bytes, admitted, metrics }
+        Self { ledger, selector, settings, max_value_bytes, admitted, metrics, traces }
     }
 
     /// Takes one message. Must not be called on a runtime thread: it may block for a moment while
@@ -83,7 +89,10 @@ impl Intake {
             Err(rejection) => Err(rejection),
         };
         self.metrics.stage_seconds("select", received_at.elapsed());
-        let envelope = Envelope { body: Admitted { raw: message.to_raw(), frame }, receipt, received_at };
+        let raw = message.to_raw();
+        let at = (receipt.partition(), receipt.offset());
+        let trace = self.traces.frame(traceparent_of(&raw), &raw.topic, at, received_at);
+        let envelope = Envelope { body: Admitted { raw, frame, trace }, receipt, received_at };
         // When the pipeline has gone, the receipt is dropped unsettled, which stops the service.
         drop(self.admitted.blocking_send(envelope));
     }

@@ -1,5 +1,6 @@
 //! What leaves the pipeline, and the trait of where it goes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::message::RawMessage;
 use super::receipt::Outcome;
 use crate::domain::{Frame, GradeEvent, GradeStatus, Rejection, RejectionCode};
+use crate::telemetry::traces::FrameTrace;
 
 /// Longest `traceparent` that is passed on. Its first version has 55 bytes, and later ones may be longer; what is far
 /// longer is none, and must not make a grade event too large.
@@ -39,13 +41,16 @@ pub struct Spoken {
     pub frame: Option<Frame>,
     /// What to say.
     pub verdict: Verdict,
+    /// The frame's span.
+    pub trace: FrameTrace,
 }
 
 impl Spoken {
-    /// The W3C `traceparent` of the frame event, which is passed on.
+    /// The W3C `traceparent` of what is published: of the frame's own span, or of the frame event when it is not
+    /// traced here.
     #[must_use]
-    pub fn traceparent(&self) -> Option<&str> {
-        traceparent_of(&self.raw)
+    pub fn traceparent(&self) -> Option<Cow<'_, str>> {
+        self.trace.traceparent().map(Cow::Owned).or_else(|| traceparent_of(&self.raw).map(Cow::Borrowed))
     }
 }
 
@@ -98,7 +103,7 @@ pub trait GradeSink: Send + Sync + 'static {
 /// [`SinkError::NotConfirmed`]; a grade event that is too large becomes a dead letter instead.
 pub async fn publish(sink: &dyn GradeSink, spoken: &Spoken) -> Result<Outcome, SinkError> {
     let rejection = match &spoken.verdict {
-        Verdict::Grade(event) => match sink.publish(event, spoken.traceparent()).await {
+        Verdict::Grade(event) => match sink.publish(event, spoken.traceparent().as_deref()).await {
             Ok(()) => return Ok(outcome(event)),
             Err(SinkError::TooLarge(message)) => Rejection::new(RejectionCode::GradeTooLarge, message),
             Err(error) => return Err(error),

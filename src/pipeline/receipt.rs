@@ -32,6 +32,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// As the parts of the conservation law are called.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Graded { .. } => "graded",
+            Self::Abstained(_) => "abstained",
+            Self::Skipped(SkipReason::Duplicate) => "duplicate",
+            Self::Skipped(_) => "skipped",
+            Self::DeadLettered(_) => "dead_lettered",
+        }
+    }
+
     /// Every frame is counted here and nowhere else, so that the conservation law holds.
     fn count(self, metrics: &Metrics) {
         match self {

@@ -31,6 +31,7 @@ use crate::domain::{
 };
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::seldom::Seldom;
+use crate::telemetry::traces::{BatchTrace, FrameTrace, Traces};
 
 /// A frame with its pixels.
 pub(super) struct Prepared {
@@ -41,6 +42,9 @@ pub(super) struct Prepared {
     sharpness: f32,
     abstain: Vec<AbstainReason>,
     ready_at: Instant,
+    trace: FrameTrace,
+    /// The span of the batch it is in.
+    batch: BatchTrace,
 }
 
 pub(super) type Spoke = mpsc::Sender<Envelope<Spoken>>;
@@ -88,12 +92,13 @@ pub(super) async fn decode_stage(
 }
 
 async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepared, Box<Spoken>> {
-    let Admitted { raw, frame } = admitted;
-    let reject =
-        |raw, frame, rejection| Err(Box::new(Spoken { raw, frame, verdict: Verdict::Reject(rejection) }));
+    let Admitted { raw, frame, trace } = admitted;
+    let reject = |raw, frame, trace, rejection| {
+        Err(Box::new(Spoken { raw, frame, verdict: Verdict::Reject(rejection), trace }))
+    };
     let wanted = match frame {
         Ok(wanted) => wanted,
-        Err(rejection) => return reject(raw, None, rejection),
+        Err(rejection) => return reject(raw, None, trace, rejection),
     };
     let (frame, candidate) = (wanted.frame, wanted.candidate);
     let (fetched, fetching) = match &frame.image.location {
@@ -104,9 +109,10 @@ async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepar
             let started = Instant::now();
             let fetched = decoder.fetcher.fetch(uri, frame.image.bytes).await;
             decoder.metrics.stage_seconds("fetch", started.elapsed());
+            trace.stage("fetch", started);
             match fetched {
                 Ok(bytes) => (Some(bytes), Some(fetching)),
-                Err(rejection) => return reject(raw, Some(frame), rejection),
+                Err(rejection) => return reject(raw, Some(frame), trace, rejection),
             }
         }
     };
@@ -123,6 +129,7 @@ async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepar
                 .and_then(|bytes| decode::picture(&bytes, &frame.image, &pool.settings, pool.side_px)),
         };
         pool.metrics.stage_seconds("decode", started.elapsed());
+        trace.stage("decode", started);
         match decoded {
             Ok(decoded) => Ok(Prepared {
                 abstain: quality::gate(
@@ -137,9 +144,12 @@ async fn decode_one(decoder: &Arc<Decoder>, admitted: Admitted) -> Result<Prepar
                 frame,
                 candidate,
                 ready_at: Instant::now(),
+                trace,
+                batch: BatchTrace::default(),
             }),
             Err(rejection) => {
-                Err(Box::new(Spoken { raw, frame: Some(frame), verdict: Verdict::Reject(rejection) }))
+                let verdict = Verdict::Reject(rejection);
+                Err(Box::new(Spoken { raw, frame: Some(frame), verdict, trace }))
             }
         }
     });
@@ -203,7 +213,8 @@ fn abstain(frame: Envelope<Prepared>, identity: &GraderIdentity) -> Envelope<Spo
     frame.map(|body| {
         let timings = Timings { decode_ms, ..Timings::default() };
         let event = GradeEvent::new(&body.frame, body.abstain, None, identity, PIPELINE_VERSION, timings);
-        Spoken { raw: body.raw, frame: Some(body.frame), verdict: Verdict::Grade(Box::new(event)) }
+        let verdict = Verdict::Grade(Box::new(event));
+        Spoken { raw: body.raw, frame: Some(body.frame), verdict, trace: body.trace }
     })
 }
 
@@ -213,6 +224,7 @@ pub(super) async fn batch_stage(
     settings: BatchSettings,
     mut requests: mpsc::Receiver<BatchRequest<Envelope<Prepared>>>,
     metrics: Metrics,
+    traces: Traces,
 ) -> anyhow::Result<()> {
     let mut batcher = Batcher::new(settings);
     let mut idle: Vec<oneshot::Sender<Vec<Envelope<Prepared>>>> = Vec::new();
@@ -221,8 +233,11 @@ pub(super) async fn batch_stage(
     while open || batcher.deadline().is_some() {
         if let Some(grader) = idle.pop() {
             match batcher.close(Instant::now(), !open) {
-                Some((frames, waited)) => {
+                Some((mut frames, waited)) => {
                     metrics.batch_closed(frames.len(), waited);
+                    let batch =
+                        traces.batch(frames.iter().map(|frame: &Envelope<Prepared>| &frame.body.trace));
+                    frames.iter_mut().for_each(|frame| frame.body.batch = batch.clone());
                     anyhow::ensure!(
                         grader.send(frames).is_ok(),
                         "a grader ended while it waited for a batch"
@@ -263,7 +278,7 @@ pub(super) struct Settler {
 
 impl Settler {
     pub(super) fn settle(&self, envelope: Envelope<Spoken>, outcome: Outcome) {
-        let Envelope { body: Spoken { raw, frame, .. }, receipt, received_at } = envelope;
+        let Envelope { body: Spoken { raw, frame, trace, .. }, receipt, received_at } = envelope;
         if let Outcome::DeadLettered(code) = outcome {
             let (partition, offset) = (raw.position.partition, raw.position.offset);
             if let Some(suppressed) = self.letters.due(code) {
@@ -275,6 +290,7 @@ impl Settler {
         } else {
             self.metrics.frame_age_at_publish(age(&raw, received_at));
         }
+        trace.end(outcome.as_str());
         receipt.settle(outcome);
     }
 }
@@ -292,6 +308,7 @@ pub(super) async fn publish_stage(
             let started = Instant::now();
             let outcome = publish::publish(sink.as_ref(), &envelope.body).await?;
             settler.metrics.stage_seconds("publish", started.elapsed());
+            envelope.body.trace.stage("publish", started);
             settler.settle(envelope, outcome);
             anyhow::Ok(())
         }

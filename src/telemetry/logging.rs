@@ -70,6 +70,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::telemetry::traces::TraceSettings;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -91,6 +92,7 @@ mod tests {
             log_filter: log_filter.to_owned(),
             poll_timeout_seconds: 30,
             inference_timeout_seconds: 30,
+            traces: TraceSettings { endpoint: String::new(), sample_ratio: 0.0 },
         }
     }
 

@@ -164,7 +164,8 @@ impl Judge {
         let Judged { frame, opinion, started, inference } = judged;
         let timings = timings(&frame, started, inference);
         frame.map(|body| {
-            let Prepared { raw, frame, picture, .. } = body;
+            let Prepared { raw, frame, picture, trace, batch, .. } = body;
+            trace.linked_stage("grade", started, &batch);
             let verdict = match opinion {
                 Ok(opinion) => {
                     self.note(&frame, &opinion);
@@ -178,7 +179,7 @@ impl Judge {
                 }
                 Err(rejection) => Verdict::Reject(rejection),
             };
-            Spoken { raw, frame: Some(frame), verdict }
+            Spoken { raw, frame: Some(frame), verdict, trace }
         })
     }
 

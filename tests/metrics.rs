@@ -27,6 +27,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("rebalances_total", "counter"),
     ("commit_failures_total", "counter"),
     ("backpressure_seconds_total", "counter"),
+    ("ready", "gauge"),
     ("device_info", "gauge"),
     ("model_info", "gauge"),
     ("build_info", "gauge"),

@@ -71,7 +71,7 @@ impl TelemetryServer {
     /// When the listener fails for good.
     pub async fn serve(self, metrics: Metrics, health: Health, stop: CancellationToken) -> io::Result<()> {
         let routes = Router::new()
-            .route("/metrics", get(scrape).with_state(metrics))
+            .route("/metrics", get(scrape).with_state((metrics, health.clone())))
             .route("/livez", get(livez).with_state(health.clone()))
             .route("/readyz", get(readyz).with_state(health))
             .layer(map_response(close));
@@ -89,7 +89,9 @@ async fn close(mut response: Response) -> Response {
     response
 }
 
-async fn scrape(State(metrics): State<Metrics>) -> Response {
+/// The probe and the metric cannot disagree: both ask when they are asked.
+async fn scrape(State((metrics, health)): State<(Metrics, Health)>) -> Response {
+    metrics.set_ready(health.ready().is_ok());
     match metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response(),
         Err(error) => {
@@ -235,10 +237,12 @@ mod tests {
         let answer = get(service.address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nthe graders are not warmed up\n"), "{answer}");
+        assert!(get(service.address, "/metrics").await.contains("\nmemebg_ready 0\n"));
         service.health.warmed_up();
         service.health.polled();
         service.health.connected(true);
         assert!(get(service.address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(service.address, "/metrics").await.contains("\nmemebg_ready 1\n"));
         service.health.fatal("the device is gone");
         let answer = get(service.address, "/livez").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("the device is gone\n"), "{answer}");

@@ -76,6 +76,7 @@ struct Families {
     rebalances: IntCounter,
     commit_failures: IntCounter,
     backpressure: Counter,
+    ready: IntGauge,
     device: IntGaugeVec,
     device_policy: IntGaugeVec,
     model: IntGaugeVec,
@@ -182,6 +183,7 @@ impl Metrics {
                 "backpressure_seconds_total",
                 "Time during which partitions were paused because the pipeline was full.",
             )?,
+            ready: declare.gauge("ready", "Whether /readyz answers 200.")?,
             device: declare.info(
                 "device_info",
                 "Execution provider and device the models really run on.",
@@ -285,6 +287,11 @@ impl Metrics {
     /// Partitions were paused for this long because the pipeline was full.
     pub fn backpressure(&self, paused: Duration) {
         self.0.backpressure.inc_by(paused.as_secs_f64());
+    }
+
+    /// Whether the readiness probe says yes.
+    pub fn set_ready(&self, ready: bool) {
+        self.0.ready.set(ready.into());
     }
 
     /// A grader runs on this device: one series for each that is in use.

@@ -87,7 +87,7 @@ fn options_that_contradict_each_other_are_refused_by_name() {
         ("focus.max_runs=0", "focus.max_runs"),
         ("telemetry.traces.sample_ratio=1.5", "telemetry.traces.sample_ratio"),
         ("telemetry.traces.endpoint=collector:4318", "telemetry.traces.endpoint"),
-        ("drift.min_frames=1000", "drift.min_frames"),
+        ("drift.min_frames=10000", "drift.min_frames"),
         ("shadow.max_waiting_frames=0", "shadow.max_waiting_frames"),
         ("decode.threads=1000000000000000", "decode.threads"),
         ("quality.min_mean_grey=250", "quality.min_mean_grey"),

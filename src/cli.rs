@@ -12,6 +12,7 @@ mod progress;
 mod serve;
 #[cfg(feature = "train")]
 mod train;
+mod verify;
 mod view;
 
 use std::ffi::OsString;
@@ -60,6 +61,8 @@ enum Command {
     Serve,
     /// Grade image files, without Kafka.
     Grade(grade::GradeArgs),
+    /// Make a published grade again from its image and its bundle, and say whether it is the same.
+    Verify(verify::VerifyArgs),
     /// Measure a model, or a way of training one, on a labelled set.
     Evaluate(evaluate::EvaluateArgs),
     /// Put the frames of synthetic incubators, or of a folder, onto the frames topic.
@@ -125,6 +128,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Demo(args) => demo::run(config, args, stop).await,
             Command::Serve => serve::run(config, stop).await,
             Command::Grade(args) => grade::run(config, args, stop).await,
+            Command::Verify(args) => verify::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
             Command::Dlq(command) => dlq::run(config, command, stop).await,

@@ -11,6 +11,7 @@ mod stream;
 
 use std::{net::SocketAddr, os::unix::process::ExitStatusExt, time::Duration};
 
+use common::bundle::copy_without_limits;
 use common::kafka::Kafka;
 use process::{Memebg, get, grade_events, metric, wait_for};
 use stream::{Stream, day_5_frames, poison_frames, skipped_frames};
@@ -268,6 +269,47 @@ async fn the_watermark_does_not_pass_a_dead_letter_that_is_not_confirmed() {
 #[tokio::test]
 async fn nor_does_a_transaction() {
     a_dead_letter_that_is_not_confirmed("exactly_once").await;
+}
+
+#[tokio::test]
+async fn a_shadow_whose_topic_is_missing_costs_no_grade_and_does_not_hold_up_the_end() {
+    let stream = Stream::create(Kafka::shared(), "shadowless", 2).await;
+    stream.send(day_5_frames(4, 0..4));
+    let bundle = common::bundle::demo();
+    let shadow = ("shadow.bundle", bundle.to_str().expect("UTF-8"));
+    let mut service = serve(&stream, &[shadow, ("shadow.topic", "shadowless.missing")]);
+    stream.await_committed(PATIENCE);
+    let address = service.address(PATIENCE);
+    wait_for("failures of the shadow", PATIENCE, || {
+        metric(address, "memebg_shadow_frames_total{result=\"failed\"}").filter(|failed| *failed > 0.0)
+    });
+    service.logged("shadow bundle failed", PATIENCE);
+    stop_in_peace(&mut service);
+    let tally = stream.check();
+    assert_eq!((tally.wanted, tally.repeated), (16, 0), "{tally:?}");
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_reloaded_in_the_middle_of_transactions_loses_and_repeats_nothing() {
+    let stream = Stream::create(Kafka::shared(), "reloaded", 2).await;
+    stream.send(day_5_frames(8, 0..6));
+    let folder = tempfile::tempdir().expect("a folder");
+    copy_without_limits(folder.path());
+    let bundle = folder.path().to_str().expect("UTF-8");
+    let mut service = serve(&stream, &[("kafka.delivery", "exactly_once"), ("model.bundle", bundle)]);
+    let address = service.address(PATIENCE);
+    await_published(address, 4.0);
+    let manifest = folder.path().join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    std::fs::write(&manifest, text.replacen('{', "{ ", 1)).expect("another digest");
+    service.signal("HUP");
+    wait_for("the new bundle", PATIENCE, || {
+        metric(address, "memebg_model_reloads_total{result=\"switched\"}").filter(|switched| *switched > 0.0)
+    });
+    stream.await_committed(PATIENCE);
+    stop_in_peace(&mut service);
+    let tally = stream.check();
+    assert_eq!((tally.wanted, tally.repeated), (48, 0), "{tally:?}");
 }
 
 #[test]

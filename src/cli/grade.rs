@@ -134,13 +134,17 @@ fn grade(mut config: Config, args: &GradeArgs) -> anyhow::Result<()> {
 }
 
 /// What is known of an image that could be decoded; the model is not asked when there is a reason.
-struct Looked {
+pub(super) struct Looked {
     sha256: String,
-    reasons: Vec<AbstainReason>,
-    opinion: Option<(Picture, Opinion)>,
+    pub(super) reasons: Vec<AbstainReason>,
+    pub(super) opinion: Option<(Picture, Opinion)>,
 }
 
-fn grade_one(config: &Config, grader: &mut OnnxGrader, path: &Path) -> anyhow::Result<Looked> {
+/// Looks at one image as the service does.
+///
+/// # Errors
+/// When it cannot be decoded, or the model gives no answer.
+pub(super) fn grade_one(config: &Config, grader: &mut OnnxGrader, path: &Path) -> anyhow::Result<Looked> {
     let (bytes, image) = read_image(path)?;
     let decoded = decode::picture(&bytes, &image, &config.decode, grader.input_side_px())?;
     let sha256 = image.sha256;

@@ -73,8 +73,11 @@ impl Intake {
         let (site, decided) = match event::read(message, self.max_value_bytes, &mut scratch) {
             Err(rejection) => (None, Err(rejection)),
             Ok(Incoming { event, .. }) => {
-                self.metrics.instrument_frame(&event.instrument.vendor, &event.instrument.model);
                 let decided = self.decide(&event, receipt.partition(), receipt.epoch());
+                // Not of an event that is refused: anybody could fill the few labels there are.
+                if decided.is_ok() {
+                    self.metrics.instrument_frame(&event.instrument.vendor, &event.instrument.model);
+                }
                 (Some(event.site_id), decided)
             }
         };

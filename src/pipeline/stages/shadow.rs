@@ -6,13 +6,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::graders::event;
 use super::milliseconds;
@@ -22,6 +23,10 @@ use crate::pipeline::message::RawMessage;
 use crate::pipeline::publish::{GradeSink, SinkError, traceparent_of};
 use crate::telemetry::metrics::{Metrics, ShadowResult};
 use crate::telemetry::seldom::Seldom;
+
+/// How long the shadow waits for the broker. Shorter than what the end of the service may take, whatever happens to the
+/// topic.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which bundle looks on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,7 +84,7 @@ impl ShadowQueue {
     }
 }
 
-/// Starts the shadow's thread. It ends when every [`ShadowQueue`] is gone and what waits is graded.
+/// Starts the shadow's thread. It ends when every [`ShadowQueue`] is gone; what waits then is left out.
 pub(in crate::pipeline) fn shadow_thread(
     shadow: Shadow,
     metrics: Metrics,
@@ -94,6 +99,11 @@ pub(in crate::pipeline) fn shadow_thread(
         while waiting.blocking_recv_many(&mut batch, most) > 0 {
             let frames = std::mem::take(&mut batch);
             let count = frames.len();
+            // The service is ending, and must not wait.
+            if waiting.is_closed() {
+                (0..count).for_each(|_| metrics.shadow_frame(ShadowResult::Dropped));
+                continue;
+            }
             // Whatever happens to the shadow, the service goes on.
             let shaded = catch_unwind(AssertUnwindSafe(|| {
                 shade(grader.as_mut(), frames, sink.as_ref(), &runtime, &metrics)
@@ -158,6 +168,10 @@ fn shade(
         })
         .collect();
     let published = spoken.iter().map(|(event, copied)| sink.publish(event, copied.traceparent.as_deref()));
+    let late = || SinkError::NotConfirmed(format!("not within {PUBLISH_TIMEOUT:?}"));
+    let published = published.map(|published| async {
+        timeout(PUBLISH_TIMEOUT, published).await.unwrap_or_else(|_| Err(late()))
+    });
     let published = runtime.block_on(join_all(published));
     let mut failure = None;
     for ((event, copied), published) in spoken.iter().zip(published) {

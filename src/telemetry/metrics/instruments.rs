@@ -32,7 +32,7 @@ impl Instruments {
     pub(super) fn new(declare: &Declare) -> Result<Self, Error> {
         let frames = declare.counters(
             "instrument_frames_total",
-            "Readable frame events by make and model of the incubator; the first 16 that are seen, the others together.",
+            "Frames by make and model of the incubator, without those that were refused unread; the first 16 that are seen, the others together.",
             ["instrument_model"],
             &[],
         )?;
@@ -63,7 +63,7 @@ impl Instruments {
 }
 
 impl Metrics {
-    /// A frame event of this make and model of incubator was read.
+    /// A frame of this make and model of incubator was received.
     pub fn instrument_frame(&self, vendor: &str, model: &str) {
         let instruments = &self.0.instruments;
         let count = |one: &Seen| one.frames.inc();

@@ -256,6 +256,7 @@ fn bundle_with(folder: &Path, reference: &Reference, abstain_above: f64) {
     file.insert("sha256".to_owned(), json!(hex::encode(Sha256::digest(&multitask))));
     file.insert("bytes".to_owned(), json!(multitask.len()));
     fs::write(folder.join(file["path"].as_str().unwrap()), multitask).unwrap();
+    manifest["files"].as_object_mut().unwrap().remove("population");
     manifest["out_of_distribution"] = json!({ "abstain_above": abstain_above, "accepts": 0.99 });
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
 }

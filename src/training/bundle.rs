@@ -74,6 +74,8 @@ impl Trained<'_> {
         manifest.untrained = false;
         manifest.out_of_distribution = Some(self.out_of_distribution);
         manifest.metrics.clear();
+        // That of the base is what another network said.
+        manifest.files.population = None;
         for (head, calibration) in Head::ALL.iter().zip(self.calibration) {
             let head = manifest.heads.of_mut(*head);
             head.temperature = calibration.temperature;

@@ -3,7 +3,7 @@
 //! [`data`] reads a labelled set, [`split`] cuts it, [`figures`] measures answers against labels,
 //! [`paired`] compares two ways of training, [`calibrate`] makes confidences honest, [`distribution`]
 //! counts pictures that a model was not made for; [`evaluation`] is the result, of [`finished`] models
-//! too, which [`report`] shows in a browser and [`table`] in a terminal; [`population`] is what drift is
+//! too, which [`report`] shows in a browser and [`table`] in a terminal; [`mod@population`] is what drift is
 //! measured against. These need no training stack.
 //! What does is behind the cargo feature `train`.
 

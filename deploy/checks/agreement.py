@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -215,12 +216,17 @@ def check_grafana(project):
     source = read(provisioning / "datasources/prometheus.yaml")[0]["datasources"][0]
     host = source["url"].split("/")[2].split(":")[0]
     demand(host in project["services"], f"grafana: no service {host} to ask")
-    used = {
-        uid
-        for dashboard in (REPOSITORY / "deploy/grafana/dashboards").glob("*.json")
-        for uid in re.findall(r'"type": *"prometheus",\s*"uid": *"([^"]+)"', dashboard.read_text())
-    }
-    demand(used <= {source["uid"]}, f"grafana: the dashboards ask {used}, provisioned is {source['uid']}")
+    for path in sorted((REPOSITORY / "deploy/grafana/dashboards").glob("*.json")):
+        text = path.read_text()
+        # A variable offers the sources of a type, of which the provisioned one is the default.
+        offered = {
+            f"${{{variable['name']}}}": variable["query"]
+            for variable in json.loads(text)["templating"]["list"]
+            if variable["type"] == "datasource"
+        }
+        for uid in set(re.findall(r'"type": *"prometheus",\s*"uid": *"([^"]+)"', text)):
+            known = uid == source["uid"] or (offered.get(uid) == source["type"] and source["isDefault"])
+            demand(known, f"grafana: {path.name} asks {uid}, provisioned is {source['uid']}")
 
 
 def check_runtime():

@@ -111,7 +111,8 @@ impl ModelSettings {
 }
 
 /// Cores that this process may use.
-fn cores() -> usize {
+#[must_use]
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

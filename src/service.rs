@@ -21,6 +21,7 @@ use crate::kafka::sink::KafkaSink;
 use crate::kafka::source::{self, Source, SourceEnd, SourceParts};
 use crate::kafka::{Delivery, KafkaSettings};
 use crate::model::{self, ModelSettings};
+use crate::pipeline::grade::Grader;
 use crate::pipeline::publish::Destination;
 use crate::pipeline::{self, Parts, Pipeline, Shadow, Task};
 use crate::telemetry::health::Health;
@@ -263,10 +264,9 @@ async fn shadow(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Sha
     if shadow.bundle.as_os_str().is_empty() {
         return Ok(None);
     }
-    let settings = ModelSettings { bundle: shadow.bundle.clone(), graders: 1, ..config.model.clone() };
-    let graders = tokio::task::spawn_blocking(move || model::load_graders(&settings)).await?;
-    let graders = graders.context("shadow.bundle")?;
-    let grader = graders.into_iter().next().context("no grader was loaded")?;
+    let settings = ModelSettings { bundle: shadow.bundle.clone(), ..config.model.clone() };
+    let loaded = tokio::task::spawn_blocking(move || model::load_examiner(&settings)).await?;
+    let grader: Box<dyn Grader> = Box::new(loaded.context("shadow.bundle")?);
     let model = &grader.identity().model;
     metrics.set_shadow(&model.name, &model.version, &model.digest);
     tracing::info!(

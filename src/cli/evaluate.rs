@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::labelled;
 use crate::config::Config;
-use crate::model::Bundle;
-use crate::training::{DataError, Evaluation, LabelledImages, Protocol, report, set_population, table};
+use crate::training::{
+    DataError, Evaluation, LabelledImages, Protocol, finished, population, report, set_population, table,
+};
 
 #[derive(Debug, clap::Args)]
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "some options matter to training only"))]
@@ -145,13 +146,12 @@ fn read(config: &Config, args: &EvaluateArgs) -> Result<LabelledImages, DataErro
 fn examine(config: &Config, args: &EvaluateArgs) -> anyhow::Result<Evaluation> {
     let began = Instant::now();
     let images = read(config, args)?;
-    let (evaluation, population) =
-        labelled::examined(&config.model, &images, began, ("pictures", args.json))?;
+    let (answers, mut manifest) = labelled::asked(&config.model, &images, ("pictures", args.json))?;
+    let evaluation = finished::evaluation(&images, &answers, &manifest, began.elapsed().as_secs_f64());
     if args.set_population {
-        let population = population.context("too few graded blastocysts with letters for a population")?;
-        let bundle = &config.model.bundle;
-        let mut manifest = Bundle::open(bundle)?.manifest().clone();
-        set_population(bundle, &mut manifest, &population)?;
+        let population = population(&images, &answers, &manifest)
+            .context("too few graded blastocysts with letters for a population")?;
+        set_population(&config.model.bundle, &mut manifest, &population)?;
     }
     Ok(evaluation)
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::explain;
 use crate::config::Config;
-use crate::domain::{AbstainReason, GradeClass, HeadGrade, Heads, ModelIdentity, Picture};
+use crate::domain::{AbstainReason, GradeClass, HeadGrade, Heads, Image, ModelIdentity, Picture};
 use crate::incubator::read_image;
 use crate::model::OnnxGrader;
 use crate::pipeline::grade::{Grader as _, Opinion};
@@ -91,7 +91,8 @@ fn grade(mut config: Config, args: &GradeArgs) -> anyhow::Result<()> {
             model,
             device,
         };
-        match grade_one(&config, &mut grader, path) {
+        let read = read_image(path).map_err(anyhow::Error::from);
+        match read.and_then(|read| grade_one(&config, &mut grader, &read)) {
             Ok(Looked { sha256, reasons, opinion }) => {
                 graded.reasons = reasons;
                 if let Some((picture, opinion)) = opinion {
@@ -144,10 +145,13 @@ pub(super) struct Looked {
 ///
 /// # Errors
 /// When it cannot be decoded, or the model gives no answer.
-pub(super) fn grade_one(config: &Config, grader: &mut OnnxGrader, path: &Path) -> anyhow::Result<Looked> {
-    let (bytes, image) = read_image(path)?;
-    let decoded = decode::picture(&bytes, &image, &config.decode, grader.input_side_px())?;
-    let sha256 = image.sha256;
+pub(super) fn grade_one(
+    config: &Config,
+    grader: &mut OnnxGrader,
+    (bytes, image): &(Vec<u8>, Image),
+) -> anyhow::Result<Looked> {
+    let decoded = decode::picture(bytes, image, &config.decode, grader.input_side_px())?;
+    let sha256 = image.sha256.clone();
     let reasons = quality::gate(&decoded.statistics, image.width, image.height, &config.quality);
     if !reasons.is_empty() {
         return Ok(Looked { sha256, reasons, opinion: None });

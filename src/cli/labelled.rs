@@ -1,18 +1,17 @@
 //! Labelled pictures, as the service would see them.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Context as _;
 
 use super::progress::{bar, counted};
 use crate::config::Config;
-use crate::domain::{Picture, Population};
+use crate::domain::Picture;
 use crate::incubator::read_image;
 use crate::model::multitask::SIDE_PX;
-use crate::model::{ModelSettings, load_examiner};
+use crate::model::{Answer, Manifest, ModelSettings, load_examiner};
 use crate::pipeline::decode;
-use crate::training::{Evaluation, LabelledImages, finished, population};
+use crate::training::LabelledImages;
 
 /// Reads and decodes a file as the service does a frame; an error says what is wrong without the path.
 pub(super) fn decode(config: &Config) -> impl Fn(&Path) -> Result<Picture, String> + Sync {
@@ -29,14 +28,13 @@ pub(super) fn decode(config: &Config) -> impl Fn(&Path) -> Result<Picture, Strin
     }
 }
 
-/// Asks a finished bundle about every picture of a set: how good it is, and what drift from these pictures would be
-/// measured against. The evaluation lasts since `began`; `what` is what the progress bar counts.
-pub(super) fn examined(
+/// Asks a finished bundle about every picture of a set. Gives its answers, and what it says of itself; `what` is what
+/// the progress bar counts.
+pub(super) fn asked(
     settings: &ModelSettings,
     images: &LabelledImages,
-    began: Instant,
     (what, quiet): (&str, bool),
-) -> anyhow::Result<(Evaluation, Option<Population>)> {
+) -> anyhow::Result<(Vec<Answer>, Manifest)> {
     // One picture at a time: no other batch size needs to be warmed.
     let settings = ModelSettings { batch_sizes: vec![1], ..settings.clone() };
     let mut model = load_examiner(&settings)?;
@@ -46,7 +44,5 @@ pub(super) fn examined(
         answers.push(model.answer(&sample.picture).with_context(|| sample.name.clone())?);
         counted(&bar, answers.len(), images.samples.len());
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let population = population(images, &answers, model.manifest());
-    Ok((finished::evaluation(images, &answers, model.manifest(), seconds), population))
+    Ok((answers, model.manifest().clone()))
 }

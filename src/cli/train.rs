@@ -26,7 +26,9 @@ use crate::training::frozen::Features;
 use crate::training::trainer::{self, Outcome};
 use crate::training::weights::{Weight, Weights};
 use crate::training::written::{write, write_manifest};
-use crate::training::{Evaluation, HeadEvaluation, LabelledImages, Protocol, Sample, set_population};
+use crate::training::{
+    Evaluation, HeadEvaluation, LabelledImages, Protocol, Sample, finished, population, set_population,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {
@@ -121,13 +123,15 @@ fn train(config: &Config, args: &TrainArgs) -> anyhow::Result<()> {
     let unfinished = sibling(&args.out, "unfinished");
     let mut manifest = trained.write(&unfinished)?;
     let settings = ModelSettings { bundle: unfinished.clone(), ..config.model.clone() };
-    let measured =
-        |test| labelled::examined(&settings, test, Instant::now(), ("pictures of a test set", false));
-    let tests = tests.iter().map(|test| Ok(measured(test)?.0)).collect::<anyhow::Result<Vec<_>>>()?;
+    let measured = |test| {
+        let began = Instant::now();
+        let (answers, manifest) = labelled::asked(&settings, test, ("pictures of a test set", false))?;
+        anyhow::Ok(finished::evaluation(test, &answers, &manifest, began.elapsed().as_secs_f64()))
+    };
+    let tests = tests.iter().map(measured).collect::<Result<Vec<_>, _>>()?;
     manifest.metrics = metrics(&evaluation, &tests);
-    let trained_on =
-        labelled::examined(&settings, &images, Instant::now(), ("pictures of the population", false))?;
-    match trained_on.1 {
+    let (answers, _) = labelled::asked(&settings, &images, ("pictures of the population", false))?;
+    match population(&images, &answers, &manifest) {
         Some(population) => set_population(&unfinished, &mut manifest, &population)?,
         None => write_manifest(&unfinished, &manifest)?,
     }

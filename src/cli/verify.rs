@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::grade::{Looked, grade_one};
 use crate::config::Config;
-use crate::domain::{AbstainReason, FrameId, GradeClass, GradeEvent, GradeId, GradeStatus, HeadGrade, Heads};
+use crate::domain::{
+    AbstainReason, FrameId, GradeClass, GradeEvent, GradeId, GradeStatus, HeadGrade, Heads, Image,
+};
 use crate::incubator::read_image;
 use crate::model::{bundle::digest_of, load_examiner};
 use crate::pipeline::PIPELINE_VERSION;
@@ -71,17 +73,17 @@ pub(super) async fn run(config: Config, args: VerifyArgs, stop: CancellationToke
 
 fn verify(config: Config, args: &VerifyArgs) -> anyhow::Result<()> {
     let event = read(&args.event)?;
-    let (_, image) = read_image(&args.image)?;
+    let image = read_image(&args.image)?;
     let digest = digest_of(&config.model.bundle)?;
     let mut findings = vec![
-        Finding::binding("image", &event.image_sha256, &image.sha256),
+        Finding::binding("image", &event.image_sha256, &image.1.sha256),
         Finding::binding("model", &event.model.digest, digest),
         Finding::binding("id", event.id.as_str(), id_of(&event).as_str()),
         Finding::telling("version", &event.pipeline_version, PIPELINE_VERSION),
     ];
     // Of another image, or by another model, it would be another grade.
     if findings.iter().all(|finding| finding.same || !finding.binding) {
-        findings.extend(graded_again(config, &event, &args.image)?);
+        findings.extend(graded_again(config, &event, &image)?);
     }
     let differing = findings.iter().filter(|finding| finding.binding && !finding.same);
     let differing: Vec<&str> = differing.map(|finding| finding.what).collect();
@@ -125,7 +127,11 @@ fn id_of(event: &GradeEvent) -> GradeId {
     GradeId::new(&frame, &event.image_sha256, &event.model.digest, &event.pipeline_version)
 }
 
-fn graded_again(mut config: Config, event: &GradeEvent, image: &Path) -> anyhow::Result<Vec<Finding>> {
+fn graded_again(
+    mut config: Config,
+    event: &GradeEvent,
+    image: &(Vec<u8>, Image),
+) -> anyhow::Result<Vec<Finding>> {
     // One image at a time: no other batch size needs to be warmed.
     config.model.batch_sizes = vec![1];
     let mut grader = load_examiner(&config.model)?;

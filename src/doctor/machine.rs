@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Check;
+use crate::model::cores;
 
 /// What a service with two int8 graders needs with 0.9 MB frames; measured, see "How much it takes" in the README.
 const NEEDED_BYTES: u64 = 650 << 20;
@@ -13,8 +14,7 @@ const UNLIMITED_BYTES: u64 = 1 << 60;
 
 /// `graders` that will be started and the length of the networks that each of them holds, where they are known.
 pub(super) fn check(graders: Option<usize>, bundle_bytes: Option<u64>) -> [Check; 2] {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    [of_cores(cores, graders), of_memory(limit(Path::new("/")), graders, bundle_bytes)]
+    [of_cores(cores(), graders), of_memory(limit(Path::new("/")), graders, bundle_bytes)]
 }
 
 fn of_cores(cores: usize, graders: Option<usize>) -> Check {

@@ -46,7 +46,6 @@ impl Drift {
     /// Nothing seen yet.
     #[must_use]
     pub fn new(population: Arc<Population>, settings: DriftSettings, metrics: Metrics) -> Self {
-        metrics.reset_drift();
         Self { population, settings, recent: HashMap::new(), metrics }
     }
 

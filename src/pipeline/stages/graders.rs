@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shadow::{Copied, ShadowQueue};
 use super::{Prepared, Spoke, milliseconds};
-use crate::domain::{GradeEvent, GraderIdentity, Head, Heads, Timings};
+use crate::domain::{Frame, GradeEvent, GradeStatus, GraderIdentity, Head, Heads, Timings};
 use crate::pipeline::PIPELINE_VERSION;
 use crate::pipeline::drift::{Drift, DriftSettings};
 use crate::pipeline::grade::{self, BatchRequest, Grader, Judged, Opinion};
@@ -169,11 +169,12 @@ impl Judge {
             let verdict = match opinion {
                 Ok(opinion) => {
                     self.note(&frame, &opinion);
-                    let event = event(&frame, &opinion, &self.identity, timings);
+                    let event = event(&frame, opinion, &self.identity, timings);
                     if let Some(shadow) = &self.shadow {
-                        let of =
-                            (event.status == crate::domain::GradeStatus::Graded).then_some(opinion.heads);
-                        shadow.offer(|| Copied::new(&raw, &frame, picture, of));
+                        shadow.offer(|| {
+                            let graded = event.status == GradeStatus::Graded;
+                            Copied::new(&raw, &frame, picture, event.heads.clone().filter(|_| graded))
+                        });
                     }
                     Verdict::Grade(Box::new(event))
                 }
@@ -183,7 +184,7 @@ impl Judge {
         })
     }
 
-    fn note(&self, frame: &crate::domain::Frame, opinion: &Opinion) {
+    fn note(&self, frame: &Frame, opinion: &Opinion) {
         self.metrics.opinion(&confidences(&opinion.heads), opinion.training_distance);
         if let Some(drift) = &self.drift {
             let label = self.metrics.instrument_label(&frame.instrument.vendor, &frame.instrument.model);
@@ -195,14 +196,14 @@ impl Judge {
 
 /// The event that says what a model thinks of a frame.
 pub(super) fn event(
-    frame: &crate::domain::Frame,
-    opinion: &Opinion,
+    frame: &Frame,
+    opinion: Opinion,
     identity: &GraderIdentity,
     timings: Timings,
 ) -> GradeEvent {
-    let (reasons, heads) = (opinion.reasons.clone(), Some(opinion.heads.clone()));
-    let event = GradeEvent::new(frame, reasons, heads, identity, PIPELINE_VERSION, timings);
-    event.with_training_distance(opinion.training_distance)
+    let Opinion { heads, reasons, training_distance, .. } = opinion;
+    let event = GradeEvent::new(frame, reasons, Some(heads), identity, PIPELINE_VERSION, timings);
+    event.with_training_distance(training_distance)
 }
 
 fn timings(frame: &Envelope<Prepared>, started: Instant, inference: Duration) -> Timings {

@@ -159,7 +159,7 @@ fn shade(
             let queue_ms = milliseconds(started.saturating_duration_since(copied.since));
             let timings = Timings { decode_ms: 0.0, queue_ms, inference_ms };
             match opinion {
-                Ok(opinion) => Some((event(&copied.frame, &opinion, &identity, timings), copied)),
+                Ok(opinion) => Some((event(&copied.frame, opinion, &identity, timings), copied)),
                 Err(_) => {
                     metrics.shadow_frame(ShadowResult::Failed);
                     None

@@ -24,6 +24,7 @@ mod runs;
 pub mod runtime;
 pub mod session;
 mod tensor;
+mod uploaded;
 mod warm_up;
 
 use std::path::{Path, PathBuf};

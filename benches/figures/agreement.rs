@@ -16,10 +16,11 @@ const SIDE_PX: u32 = 500;
 
 pub fn measure(bench: &Bench, table: &mut Table) {
     let config = Config::load(&Layers::default(), []).expect("the defaults");
-    let mut graders = [&bench.bundles.int8, &bench.bundles.fp32].map(|bundle| {
+    let mut graders = [&bench.bundles.quick, &bench.bundles.fp32].map(|bundle| {
         let mut settings = config.model.clone();
         settings.bundle = bundle.clone();
         settings.graders = 1;
+        bench.device.set(&mut settings);
         load_graders(&settings).expect("graders").pop().expect("a grader")
     });
     let (mut exp, mut icm, mut te) = (Vec::new(), Vec::new(), Vec::new());
@@ -35,7 +36,11 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     }
     for (head, same) in [("EXP", exp), ("ICM", icm), ("TE", te)] {
         let share = same.iter().sum::<f64>() / same.len() as f64;
-        let what = format!("{head}: int8 says what fp32 says, of {} drawn blastocysts", same.len());
+        let what = format!(
+            "{head}: {} says what fp32 says, of {} drawn blastocysts",
+            bench.device.quick(),
+            same.len()
+        );
         table.figure(what, "of them", &[share]);
     }
 }

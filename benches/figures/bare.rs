@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Barrier;
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use memebg::config::{Config, Layers};
@@ -12,17 +11,20 @@ use ort::session::Session;
 use ort::value::TensorRef;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use crate::device::Device;
 use crate::feed;
 use crate::rate::PATIENCE;
 use crate::stream::Stream;
 
-/// Frames in a full batch of memebg.
-const BATCH: usize = 2;
 const SIDE_PX: usize = 224;
 const EMBEDDING_WIDTH: usize = 384;
 
 /// As many pairs of sessions as memebg has graders, each with a thread and with tensors that are ready.
-pub struct Sessions(Vec<Pair>);
+pub struct Sessions {
+    pairs: Vec<Pair>,
+    /// Frames in a full batch of memebg.
+    batch: usize,
+}
 
 /// Both networks of a bundle.
 struct Pair {
@@ -34,15 +36,15 @@ struct Pair {
 }
 
 impl Sessions {
-    pub fn load(bundle: &Path) -> Self {
-        let graders = available_parallelism().map_or(1, usize::from);
-        Self((0..graders).map(|_| Pair::load(bundle)).collect())
+    pub fn load(device: &Device, bundle: &Path) -> Self {
+        let pairs = (0..device.graders()).map(|_| Pair::load(device, bundle)).collect();
+        Self { pairs, batch: device.batch() }
     }
 
     /// Frames per second over at least so many frames.
     pub fn rate(&mut self, frames: u64) -> f64 {
-        let batches = frames.div_ceil((BATCH * self.0.len()) as u64);
-        let together = Barrier::new(self.0.len());
+        let batches = frames.div_ceil((self.batch * self.pairs.len()) as u64);
+        let together = Barrier::new(self.pairs.len());
         let seconds = std::thread::scope(|scope| {
             let work = |pair: &'_ mut Pair| {
                 pair.batch();
@@ -51,33 +53,35 @@ impl Sessions {
                 (0..batches).for_each(|_| pair.batch());
                 began.elapsed().as_secs_f64()
             };
-            let threads: Vec<_> = self.0.iter_mut().map(|pair| scope.spawn(move || work(pair))).collect();
+            let threads: Vec<_> = self.pairs.iter_mut().map(|pair| scope.spawn(move || work(pair))).collect();
             threads.into_iter().map(|thread| thread.join().expect("it runs")).fold(0.0, f64::max)
         });
-        (batches as usize * BATCH * self.0.len()) as f64 / seconds
+        (batches as usize * self.batch * self.pairs.len()) as f64 / seconds
     }
 }
 
 impl Pair {
-    fn load(bundle: &Path) -> Self {
+    fn load(device: &Device, bundle: &Path) -> Self {
         let config = Config::load(&Layers::default(), []).expect("the defaults");
-        let environment = runtime::environment(&config.model.runtime, 1).expect("ONNX Runtime");
+        let environment =
+            runtime::environment(&device.runtime(config.model.runtime), 1).expect("ONNX Runtime");
         let bundle = Bundle::open(bundle).expect("a bundle");
         let load = |network: &[u8]| {
             let builder = Session::builder(&environment).expect("a builder");
-            let mut builder = builder.with_deterministic_compute(true).expect("an option");
-            builder.commit_from_memory(network).expect("a network")
+            let builder = builder.with_deterministic_compute(true).expect("an option");
+            device.on(builder).commit_from_memory(network).expect("a network")
         };
         let (embedding, multitask) = (load(bundle.embedding().data()), load(bundle.multitask().data()));
         let picture = image::imageops::thumbnail(&feed::drawn(1), SIDE_PX as u32, SIDE_PX as u32);
         let plane: Vec<f32> = picture.as_raw().iter().map(|grey| f32::from(*grey) / 255.0).collect();
-        let at_a_time = bundle.manifest().files.embedding.max_batch_frames.min(BATCH);
-        Self { embedding, multitask, at_a_time, images: plane.repeat(3 * BATCH) }
+        let at_a_time = bundle.manifest().files.embedding.max_batch_frames.min(device.batch());
+        Self { embedding, multitask, at_a_time, images: plane.repeat(3 * device.batch()) }
     }
 
     fn batch(&mut self) {
         let per_frame = 3 * SIDE_PX * SIDE_PX;
-        let mut embeddings = Vec::with_capacity(BATCH * EMBEDDING_WIDTH);
+        let batch = self.images.len() / per_frame;
+        let mut embeddings = Vec::with_capacity(batch * EMBEDDING_WIDTH);
         for part in self.images.chunks(self.at_a_time * per_frame) {
             let shape = [part.len() / per_frame, 3, SIDE_PX, SIDE_PX];
             let image = TensorRef::from_array_view((shape, part)).expect("a tensor");
@@ -85,10 +89,10 @@ impl Pair {
             embeddings
                 .extend_from_slice(outputs["embedding"].try_extract_tensor::<f32>().expect("numbers").1);
         }
-        let shape = [BATCH, 3, SIDE_PX, SIDE_PX];
+        let shape = [batch, 3, SIDE_PX, SIDE_PX];
         let image = TensorRef::from_array_view((shape, self.images.as_slice())).expect("a tensor");
         let embedding =
-            TensorRef::from_array_view(([BATCH, EMBEDDING_WIDTH], embeddings.as_slice())).expect("a tensor");
+            TensorRef::from_array_view(([batch, EMBEDDING_WIDTH], embeddings.as_slice())).expect("a tensor");
         let inputs = ort::inputs!["image" => image, "embedding" => embedding];
         let outputs = self.multitask.run(inputs).expect("grades");
         black_box(outputs["exp"].try_extract_tensor::<f32>().expect("numbers"));

@@ -1,4 +1,4 @@
-//! The bundles that are compared: the demo's own, the same networks in fp32, and the same in int8.
+//! The bundles that are compared: the demo's networks in fp32, in int8 for a CPU, and in fp16 for a GPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::device::Device;
 use crate::peer::{cache, python, run};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -15,23 +16,29 @@ const CALIBRATION: (&str, &str) = ("400", "9");
 /// Where they lie.
 pub struct Bundles {
     pub fp32: PathBuf,
-    pub int8: PathBuf,
+    /// Int8 on a CPU, fp16 on a GPU.
+    pub quick: PathBuf,
 }
 
 impl Bundles {
     /// Makes what is not there yet. In short, the demo's bundle stands for both.
-    pub fn prepare(short: bool) -> Self {
+    pub fn prepare(short: bool, device: &Device) -> Self {
         let demo = Path::new(ROOT).join("models/demo");
-        if short {
-            return Self { fp32: demo.clone(), int8: demo };
+        if short && !device.is_gpu() {
+            return Self { fp32: demo.clone(), quick: demo };
         }
         let digest = Sha256::digest(fs::read(demo.join("manifest.json")).expect("a manifest"));
         let made = cache().join(hex::encode(&digest[..6]));
-        let bundles = Self { fp32: made.join("fp32"), int8: made.join("int8") };
-        if !made.exists() {
+        let bundles = Self { fp32: made.join("fp32"), quick: made.join(device.quick()) };
+        if !bundles.quick.exists() {
             let staged = tempfile::tempdir_in(cache()).expect("a temporary folder");
             single_precision(&demo, &staged.path().join("made/fp32"));
             eight_bits(&demo, staged.path());
+            half(staged.path());
+            // What another version of this bench left behind.
+            if made.exists() {
+                fs::remove_dir_all(&made).expect("old bundles can be removed");
+            }
             fs::rename(staged.path().join("made"), &made).expect("the bundles can be kept");
         }
         bundles
@@ -71,4 +78,12 @@ fn eight_bits(demo: &Path, staged: &Path) {
     quantize.arg(Path::new(ROOT).join("models/quantize.py")).arg(demo).arg("--calibration").arg(&drawn);
     quantize.arg("--out").arg(staged.join("made/int8"));
     run(quantize);
+}
+
+/// The copy that `models/half.py` makes.
+fn half(staged: &Path) {
+    let mut halve = python();
+    halve.arg(Path::new(ROOT).join("models/half.py")).arg(staged.join("made/fp32"));
+    halve.arg("--out").arg(staged.join("made/fp16"));
+    run(halve);
 }

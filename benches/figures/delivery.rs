@@ -23,9 +23,10 @@ pub fn measure(bench: &Bench, table: &mut Table) {
         }
         let (mut exactly, mut at_least) = (Vec::new(), Vec::new());
         for round in 0..bench.pick(3, 1) {
-            let bundle = &bench.bundles.int8;
-            let run =
-                |mode: &str, more| served::run(&stream, &format!("{mode}-{round}"), frames, bundle, more);
+            let bundle = &bench.bundles.quick;
+            let run = |mode: &str, more| {
+                served::run(bench, &stream, &format!("{mode}-{round}"), frames, bundle, more)
+            };
             exactly.push(run("exactly", &EXACTLY_ONCE));
             at_least.push(run("at-least", &[]));
         }

@@ -10,12 +10,12 @@ use crate::{Bench, feed, peer, served};
 
 const PARTITIONS: usize = 6;
 const ROUNDS: usize = 3;
-/// So many frames as int8 grades while fp32 grades one.
+/// So many frames as the quick bundle grades while fp32 grades one.
 const QUICKER: u64 = 2;
 
 /// All frames are wanted.
 pub fn measure(bench: &Bench, table: &mut Table) {
-    let frames = bench.pick(160, 20);
+    let frames = bench.pick(if bench.device.is_gpu() { 6_000 } else { 160 }, 20);
     let kafka = Kafka::start();
     let create = |name, frames| {
         let stream = bench.runtime.block_on(Stream::create(&kafka, name, PARTITIONS));
@@ -23,27 +23,44 @@ pub fn measure(bench: &Bench, table: &mut Table) {
         stream
     };
     let (stream, longer) = (create("grading", frames), create("longer", frames * QUICKER));
-    let (fp32, int8): (&Path, &Path) = (&bench.bundles.fp32, &bench.bundles.int8);
-    let (mut single, mut eight) = (Sessions::load(fp32), Sessions::load(int8));
-    let [mut ours, mut bare, mut ours_int8, mut bare_int8, mut python] = [const { Vec::new() }; 5];
+    let (fp32, quick): (&Path, &Path) = (&bench.bundles.fp32, &bench.bundles.quick);
+    let (mut single, mut second) =
+        (Sessions::load(&bench.device, fp32), Sessions::load(&bench.device, quick));
+    let [mut ours, mut bare, mut ours_quick, mut bare_quick, mut python, mut pairs] =
+        [const { Vec::new() }; 6];
     for round in 0..bench.pick(ROUNDS, 1) {
         let group = |name: &str| format!("{name}-{round}");
-        ours.push(served::run(&stream, &group("fp32"), frames, fp32, &[]));
+        ours.push(served::run(bench, &stream, &group("fp32"), frames, fp32, &[]));
         bare.push(single.rate(frames));
-        python.push(peer::work(&stream, &group("python"), frames, fp32));
-        ours_int8.push(served::run(&longer, &group("int8"), frames * QUICKER, int8, &[]));
-        bare_int8.push(eight.rate(frames * QUICKER));
+        python.push(peer::work(bench, &stream, &group("python"), frames, fp32));
+        ours_quick.push(served::run(bench, &longer, &group("quick"), frames * QUICKER, quick, &[]));
+        bare_quick.push(second.rate(frames * QUICKER));
+        if bench.device.is_gpu() {
+            let two = [("model.graders", "2")];
+            pairs.push(served::run(bench, &longer, &group("two"), frames * QUICKER, quick, &two));
+        }
     }
+    let name = bench.device.quick();
     table.beside("grading, fp32", "frames/s", &ours, "bare sessions, fp32", &bare);
-    table.beside("grading, int8", "frames/s", &ours_int8, "bare sessions, int8", &bare_int8);
-    table.beside("grading, int8", "frames/s", &ours_int8, "grading, fp32", &ours);
+    table.beside(
+        format!("grading, {name}"),
+        "frames/s",
+        &ours_quick,
+        format!("bare sessions, {name}"),
+        &bare_quick,
+    );
+    table.beside(format!("grading, {name}"), "frames/s", &ours_quick, "grading, fp32", &ours);
+    if bench.device.is_gpu() {
+        let what = format!("grading, {name}, two graders");
+        table.beside(what, "frames/s", &pairs, format!("grading, {name}"), &ours_quick);
+    }
     table.beside("grading, fp32", "frames/s", &ours, "Python worker, fp32", &python);
-    table.beside("grading, int8", "frames/s", &ours_int8, "Python worker, fp32", &python);
+    table.beside(format!("grading, {name}"), "frames/s", &ours_quick, "Python worker, fp32", &python);
 }
 
 /// One frame in a hundred is wanted.
 pub fn measure_mix(bench: &Bench, table: &mut Table) {
-    let frames = bench.pick(24_000, 600);
+    let frames = bench.pick(if bench.device.is_gpu() { 60_000 } else { 24_000 }, 600);
     let kafka = Kafka::start();
     let create = |name, frames| {
         let stream = bench.runtime.block_on(Stream::create(&kafka, name, PARTITIONS));
@@ -51,15 +68,21 @@ pub fn measure_mix(bench: &Bench, table: &mut Table) {
         stream
     };
     let (stream, longer) = (create("mix", frames), create("longer", frames * QUICKER));
-    let (fp32, int8): (&Path, &Path) = (&bench.bundles.fp32, &bench.bundles.int8);
-    let [mut ours, mut ours_int8, mut python] = [const { Vec::new() }; 3];
+    let (fp32, quick): (&Path, &Path) = (&bench.bundles.fp32, &bench.bundles.quick);
+    let [mut ours, mut ours_quick, mut python] = [const { Vec::new() }; 3];
     for round in 0..bench.pick(ROUNDS, 1) {
         let group = |name: &str| format!("{name}-{round}");
-        ours.push(served::run(&stream, &group("fp32"), frames, fp32, &[]));
-        python.push(peer::work(&stream, &group("python"), frames, fp32));
-        ours_int8.push(served::run(&longer, &group("int8"), frames * QUICKER, int8, &[]));
+        ours.push(served::run(bench, &stream, &group("fp32"), frames, fp32, &[]));
+        python.push(peer::work(bench, &stream, &group("python"), frames, fp32));
+        ours_quick.push(served::run(bench, &longer, &group("quick"), frames * QUICKER, quick, &[]));
     }
     let what = "one frame in 100 is graded";
     table.beside(format!("{what}, fp32"), "frames/s", &ours, "Python worker, fp32", &python);
-    table.beside(format!("{what}, int8"), "frames/s", &ours_int8, "Python worker, fp32", &python);
+    table.beside(
+        format!("{what}, {}", bench.device.quick()),
+        "frames/s",
+        &ours_quick,
+        "Python worker, fp32",
+        &python,
+    );
 }

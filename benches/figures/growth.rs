@@ -55,7 +55,14 @@ fn in_turn(
     let mut rates = [const { Vec::new() }; 3];
     for round in 0..rounds {
         for (stream, rates) in streams.iter().zip(&mut rates) {
-            rates.push(served::run(stream, &format!("growth-{round}"), frames, &bench.bundles.int8, &[]));
+            rates.push(served::run(
+                bench,
+                stream,
+                &format!("growth-{round}"),
+                frames,
+                &bench.bundles.quick,
+                &[],
+            ));
         }
     }
     let [least, rates @ ..] = rates;
@@ -71,6 +78,7 @@ fn batches(bench: &Bench, table: &mut Table, rounds: usize) {
     let mut settings = Config::load(&Layers::default(), []).expect("the defaults").model;
     settings.bundle.clone_from(&bench.bundles.fp32);
     settings.graders = 1;
+    bench.device.set(&mut settings);
     let sizes = bench.pick(&BATCHES[..], &BATCHES[..2]);
     let graders = sizes.iter().map(|frames| {
         settings.batch_sizes = vec![*frames];

@@ -30,9 +30,9 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     let stream = create("capacity");
     let frames = bench.pick(300, 20);
     stream.send(feed::selected(frames));
-    let bundle = &bench.bundles.int8;
-    let capacity = served::run(&stream, "capacity", frames, bundle, &[]);
-    table.figure("capacity, int8", "frames/s", &[capacity]);
+    let bundle = &bench.bundles.quick;
+    let capacity = served::run(bench, &stream, "capacity", frames, bundle, &[]);
+    table.figure(format!("capacity, {}", bench.device.quick()), "frames/s", &[capacity]);
     for (share, rounds, seconds) in LOADS {
         let [mut middle, mut late, mut bounds, mut all] = [const { Vec::new() }; 4];
         for round in 0..bench.pick(rounds, 1) {
@@ -58,7 +58,7 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 
 /// Ages of the frames, and how long the models took for a batch.
 fn one_run(bench: &Bench, stream: &Stream<'_>, per_second: f64, seconds: f64) -> (Vec<f64>, f64) {
-    let served = Served::start(stream, "latency", &bench.bundles.int8, &[]);
+    let served = Served::start(bench, stream, "latency", &bench.bundles.quick, &[]);
     served.ready();
     stream.send(feed::selected(FIRST));
     served.finish(FIRST);

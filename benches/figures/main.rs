@@ -4,6 +4,7 @@
 //! cargo bench --features broker-tests --bench figures                       # the whole table, about an hour
 //! cargo bench --features broker-tests --bench figures -- --only skipping    # one part of it
 //! cargo bench --features broker-tests --bench figures -- --short            # a few frames each: that it works
+//! cargo bench --features broker-tests --bench figures -- --device cuda --library LIBRARY   # models on a GPU
 //! ```
 //! Needs what the tests with a broker need, and once the Python packages of `benches/peer` and the weights of the fp32
 //! bundle. Prints a table in Markdown, and writes it as JSON with every round (`--json FILE`).
@@ -17,6 +18,7 @@ mod bundles;
 mod common;
 mod decode;
 mod delivery;
+mod device;
 mod door;
 mod feed;
 mod grading;
@@ -39,6 +41,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use bundles::Bundles;
+use device::Device;
 use table::Table;
 
 /// A name, and what measures it.
@@ -66,6 +69,8 @@ struct Args {
     /// Only these parts, by their names in the first column.
     #[arg(long, value_delimiter = ',', value_parser = PARTS.map(|(name, _)| name))]
     only: Vec<String>,
+    #[command(flatten)]
+    device: Device,
     /// Where the figures go.
     #[arg(long, default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/figures.json"))]
     json: PathBuf,
@@ -78,6 +83,7 @@ struct Args {
 struct Bench {
     short: bool,
     bundles: Bundles,
+    device: Device,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -94,7 +100,8 @@ fn main() {
     let args = Args::parse();
     let bench = Bench {
         short: args.short,
-        bundles: Bundles::prepare(args.short),
+        bundles: Bundles::prepare(args.short, &args.device),
+        device: args.device,
         runtime: tokio::runtime::Runtime::new().expect("a runtime"),
     };
     let mut table = Table::default();
@@ -105,7 +112,7 @@ fn main() {
             measure(&bench, &mut table);
         }
     }
-    println!("{}\n\n{table}", machine::description());
+    println!("{}, models on {}\n\n{table}", machine::description(), bench.device.name());
     table.write_json(&args.json);
     eprintln!("{}", args.json.display());
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::Bench;
 use crate::rate::{Progress, rate};
 use crate::stream::Stream;
 
@@ -92,11 +93,15 @@ pub fn ask(stdin: &mut ChildStdin, answers: &mut Lines<BufReader<ChildStdout>>, 
 }
 
 /// Frames per second of the Python worker over a topic that is full before.
-pub fn work(stream: &Stream<'_>, group: &str, frames: u64, bundle: &Path) -> f64 {
+pub fn work(bench: &Bench, stream: &Stream<'_>, group: &str, frames: u64, bundle: &Path) -> f64 {
     let (brokers, source, target) = (stream.kafka.bootstrap(), stream.frames(), stream.grades());
+    let batch = bench.device.batch().max(16).to_string();
     let bundle = bundle.to_str().expect("a path in UTF-8");
     let arguments = ["--brokers", &brokers, "--group", group, "--frames", &source, "--grades", &target];
-    let mut worker = Peer::start("worker.py", &[&arguments[..], &["--bundle", bundle]].concat());
+    let mut worker = Peer::start(
+        "worker.py",
+        &[&arguments[..], &["--bundle", bundle, "--device", bench.device.name(), "--batch", &batch]].concat(),
+    );
     let (_stdin, lines) = worker.pipes();
     let latest: Arc<Mutex<Option<Progress>>> = Arc::default();
     let heard = Arc::clone(&latest);
@@ -109,7 +114,10 @@ pub fn work(stream: &Stream<'_>, group: &str, frames: u64, bundle: &Path) -> f64
             *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
         }
     });
-    let rate = rate(frames, EVERY, || *latest.lock().unwrap_or_else(PoisonError::into_inner));
+    let rate = rate(frames, EVERY, || {
+        assert!(!reader.is_finished(), "the Python worker ended by itself");
+        *latest.lock().unwrap_or_else(PoisonError::into_inner)
+    });
     drop(worker);
     reader.join().expect("the worker was read");
     rate

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::Bench;
 use crate::feed::Message;
 use crate::process::{Memebg, get, sum, wait_for};
 use crate::rate::{PATIENCE, Progress, rate};
@@ -24,7 +25,13 @@ pub struct Served {
 
 impl Served {
     /// Starts it as `group`, from the beginning of the topic.
-    pub fn start(stream: &Stream<'_>, group: &str, bundle: &Path, more: &[(&str, &str)]) -> Self {
+    pub fn start(
+        bench: &Bench,
+        stream: &Stream<'_>,
+        group: &str,
+        bundle: &Path,
+        more: &[(&str, &str)],
+    ) -> Self {
         let bundle = bundle.to_str().expect("a path in UTF-8");
         let usual = [
             ("kafka.brokers", stream.kafka.bootstrap()),
@@ -33,11 +40,11 @@ impl Served {
             ("kafka.grades_topic", stream.grades()),
             ("kafka.dead_letters_topic", stream.dead_letters()),
             ("model.bundle", bundle.to_owned()),
-            ("model.device", "cpu".to_owned()),
             ("telemetry.listen", "127.0.0.1:0".to_owned()),
             ("telemetry.log_format", "json".to_owned()),
         ];
-        let usual = usual.iter().map(|(option, value)| (*option, value.as_str()));
+        let on = bench.device.options();
+        let usual = usual.iter().chain(&on).map(|(option, value)| (*option, value.as_str()));
         let options: Vec<(&str, &str)> = usual.chain(more.iter().copied()).collect();
         let started = Instant::now();
         let process = Memebg::start(&["serve"], &options);
@@ -55,6 +62,7 @@ impl Served {
 
     /// How far it is.
     pub fn progress(&self) -> Option<Progress> {
+        assert!(!self.process.has_ended(), "it ended by itself");
         let (_, text) = get(self.address, "/metrics").filter(|(status, _)| *status == 200)?;
         let of = |name: &str| sum(&text, name) as u64;
         let received = of("memebg_frames_received_total");
@@ -86,8 +94,15 @@ pub fn fill(stream: &Stream<'_>, frames: impl Iterator<Item = Message>) {
 }
 
 /// Frames per second of one run over a topic that is full before.
-pub fn run(stream: &Stream<'_>, group: &str, frames: u64, bundle: &Path, more: &[(&str, &str)]) -> f64 {
-    let served = Served::start(stream, group, bundle, more);
+pub fn run(
+    bench: &Bench,
+    stream: &Stream<'_>,
+    group: &str,
+    frames: u64,
+    bundle: &Path,
+    more: &[(&str, &str)],
+) -> f64 {
+    let served = Served::start(bench, stream, group, bundle, more);
     let rate = rate(frames, EVERY, || served.progress());
     assert_eq!(served.metric("memebg_frames_dead_lettered_total"), 0.0, "no frame is refused");
     served.stop();

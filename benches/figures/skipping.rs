@@ -16,9 +16,9 @@ pub fn measure(bench: &Bench, table: &mut Table) {
     served::fill(&stream, feed::skipped(frames, IMAGE_BYTES, EMBRYOS));
     let (mut ours, mut bare, mut python) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..bench.pick(5, 1) {
-        ours.push(served::run(&stream, &format!("ours-{round}"), frames, &bench.bundles.int8, &[]));
+        ours.push(served::run(bench, &stream, &format!("ours-{round}"), frames, &bench.bundles.quick, &[]));
         bare.push(bare::consume(&stream, &format!("bare-{round}"), frames));
-        python.push(peer::work(&stream, &format!("python-{round}"), frames, &bench.bundles.int8));
+        python.push(peer::work(bench, &stream, &format!("python-{round}"), frames, &bench.bundles.quick));
     }
     let what = "skipping frames of 60 kB";
     table.beside(what, "frames/s", &ours, "rdkafka consumer that drops them", &bare);

@@ -5,6 +5,7 @@ use std::fmt;
 use ort::environment::Environment;
 use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,20 @@ impl Device {
             }
             made => made,
         }
+    }
+
+    /// The memory of a GPU; a CPU has none of its own.
+    pub(super) fn memory(self) -> Option<Result<MemoryInfo<'static>, ModelError>> {
+        let id = match self {
+            Self::Cpu => return None,
+            Self::Cuda(id) | Self::TensorRt(id) => id,
+        };
+        let memory =
+            MemoryInfo::new(AllocationDevice::CUDA, id.into(), AllocatorType::Device, MemoryType::Default);
+        Some(
+            memory
+                .map_err(|error| ModelError::Device { device: self.to_string(), reason: error.to_string() }),
+        )
     }
 
     /// Loads a model for this device and no other.

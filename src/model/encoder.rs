@@ -51,7 +51,8 @@ impl Encoder {
             let check = |session: &_| check_encoder(session, output, width);
             let (network, ()) = Loaded::new(&environment, device, network, sizes, check)?;
             let max_batch_frames = network.sizes.last().copied().unwrap_or(1);
-            let images = Images::new(input, padded(max_batch_frames, &network.sizes));
+            let frames = padded(max_batch_frames, &network.sizes);
+            let images = Images::new(&environment, device, input, frames)?;
             let mut encoder = Self { network, output: output.to_owned(), width, max_batch_frames, images };
             let warm = warm_up::pictures(input.side_px).unwrap_or_default();
             let failed = |source| ModelError::WarmUp { device: device.to_string(), source };

@@ -67,7 +67,7 @@ impl Networks {
             embedding,
             multitask,
             extras,
-            images: Images::new(&manifest.input, frames),
+            images: Images::new(environment, device, &manifest.input, frames)?,
             embeddings: vec![0.0; frames * EMBEDDING_WIDTH],
         })
     }

@@ -16,6 +16,8 @@ pub const OPSET: u32 = 17;
 const IR_VERSION: i64 = 8;
 /// `TensorProto.DataType`.
 const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
+const INT32: i32 = 6;
 const INT64: i32 = 7;
 const FLOAT16: i32 = 10;
 /// `AttributeProto.AttributeType`.
@@ -181,8 +183,8 @@ pub enum Storage {
     Half,
 }
 
-/// Builds one graph of single-precision tensors, node by node in the order of computation. Only the
-/// shapes that a node reshapes to are integers.
+/// Builds one graph of single-precision tensors, node by node in the order of computation. Integers are only
+/// the shapes that a node reshapes to, and bytes that a table is looked up with.
 #[derive(Debug)]
 pub struct GraphBuilder {
     graph: GraphProto,
@@ -198,8 +200,15 @@ impl GraphBuilder {
 
     /// Declares an input.
     pub fn input(&mut self, name: &str, dims: &[Dim]) -> Tensor {
-        self.graph.input.push(value_info(name, dims));
+        self.graph.input.push(value_info(name, dims, FLOAT));
         Tensor(name.to_owned())
+    }
+
+    /// Declares an input of bytes, and gives it as indices for a `Gather`.
+    pub fn bytes(&mut self, name: &str, dims: &[Dim]) -> Tensor {
+        self.graph.input.push(value_info(name, dims, UINT8));
+        let bytes = Tensor(name.to_owned());
+        self.node(&format!("{name}.index"), "Cast", &[&bytes], &[Attribute::Int("to", INT32.into())])
     }
 
     /// Adds a weight of the given shape, `values` in row-major order. One of fewer than two
@@ -262,7 +271,7 @@ impl GraphBuilder {
 
     /// Declares a tensor as an output of the graph.
     pub fn output(&mut self, tensor: &Tensor, dims: &[Dim]) {
-        self.graph.output.push(value_info(&tensor.0, dims));
+        self.graph.output.push(value_info(&tensor.0, dims, FLOAT));
     }
 
     /// The ONNX file. `metadata` are free key and value pairs kept in it.
@@ -296,7 +305,7 @@ impl From<&Attribute<'_>> for AttributeProto {
     }
 }
 
-fn value_info(name: &str, dims: &[Dim]) -> ValueInfoProto {
+fn value_info(name: &str, dims: &[Dim], elem_type: i32) -> ValueInfoProto {
     let dim = |dim: &Dim| DimensionProto {
         value: Some(match *dim {
             Dim::Fixed(length) => DimensionValue::Fixed(to_i64(length)),
@@ -304,7 +313,7 @@ fn value_info(name: &str, dims: &[Dim]) -> ValueInfoProto {
         }),
     };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
-    let tensor_type = TensorTypeProto { elem_type: FLOAT, shape: Some(shape) };
+    let tensor_type = TensorTypeProto { elem_type, shape: Some(shape) };
     ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 

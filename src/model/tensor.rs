@@ -1,43 +1,100 @@
 //! Pictures as the tensor that a network takes, and the tensors that it answers.
 
-use ort::session::SessionOutputs;
+use ort::environment::Environment;
+use ort::session::{SessionInputValue, SessionOutputs};
 use ort::value::TensorRef;
 
+use super::ModelError;
+use super::device::Device;
 use super::manifest::Input;
 use super::runs::Run;
+use super::uploaded::UploadedImages;
 use crate::domain::Picture;
 use crate::pipeline::grade::GraderError;
 
-const CHANNELS: usize = 3;
+pub(super) const CHANNELS: usize = 3;
+/// What each grey value becomes in each channel.
+pub(super) type Tables = [[f32; 256]; CHANNELS];
 
 /// Space for the pictures of a batch, `[frames, 3, side, side]`, normalised.
-pub(super) struct Images {
-    side_px: usize,
-    /// What each grey value becomes in each channel.
-    normalised: [[f32; 256]; CHANNELS],
-    values: Vec<f32>,
+pub(super) enum Images {
+    /// In main memory.
+    Host(HostImages),
+    /// In the memory of a GPU.
+    Uploaded(UploadedImages),
 }
 
 impl Images {
-    /// Space for `frames` pictures, padding included.
-    pub(super) fn new(input: &Input, frames: usize) -> Self {
-        let values = vec![0.0; frames * CHANNELS * input.side_px * input.side_px];
-        Self { side_px: input.side_px, normalised: normalised(input), values }
+    /// Space for `frames` pictures, padding included, where the networks of `device` want them.
+    ///
+    /// # Errors
+    /// [`ModelError::Device`] when the device has none.
+    pub(super) fn new(
+        environment: &Environment,
+        device: Device,
+        input: &Input,
+        frames: usize,
+    ) -> Result<Self, ModelError> {
+        match device.memory() {
+            None => Ok(Self::Host(HostImages::new(input, frames))),
+            Some(memory) => {
+                let images = UploadedImages::new(environment, device, memory?, input, frames)?;
+                Ok(Self::Uploaded(images))
+            }
+        }
     }
 
     pub(super) fn side_px(&self) -> usize {
-        self.side_px
+        match self {
+            Self::Host(images) => images.side_px,
+            Self::Uploaded(images) => images.side_px(),
+        }
+    }
+
+    /// Takes the pictures of a batch.
+    ///
+    /// # Errors
+    /// When a picture has another size, or there are too many.
+    pub(super) fn fill(&mut self, pictures: &[&Picture]) -> Result<(), GraderError> {
+        let expected = self.side_px();
+        if let Some(odd) = pictures.iter().find(|picture| picture.side_px() != expected) {
+            let found = odd.side_px();
+            return Err(GraderError(format!("picture of {found} pixels a side, expected {expected}")));
+        }
+        match self {
+            Self::Host(images) => images.fill(pictures),
+            Self::Uploaded(images) => images.fill(pictures)?,
+        }
+        Ok(())
+    }
+
+    /// The pictures of a run, `[frames, 3, side, side]`.
+    ///
+    /// # Errors
+    /// When the run reaches past the space, or the GPU fails.
+    pub(super) fn tensor(&mut self, run: Run) -> Result<SessionInputValue<'_>, GraderError> {
+        match self {
+            Self::Host(images) => Ok(images.tensor(run)?.into()),
+            Self::Uploaded(images) => Ok(images.tensor(run)?.into()),
+        }
+    }
+}
+
+/// Pictures in main memory.
+pub(super) struct HostImages {
+    side_px: usize,
+    normalised: Box<Tables>,
+    values: Vec<f32>,
+}
+
+impl HostImages {
+    pub(super) fn new(input: &Input, frames: usize) -> Self {
+        let values = vec![0.0; frames * CHANNELS * input.side_px * input.side_px];
+        Self { side_px: input.side_px, normalised: Box::new(normalised(input)), values }
     }
 
     /// Writes the pictures, each three times, and zeros behind them.
-    ///
-    /// # Errors
-    /// When a picture has another size.
-    pub(super) fn fill(&mut self, pictures: &[&Picture]) -> Result<(), GraderError> {
-        if let Some(odd) = pictures.iter().find(|picture| picture.side_px() != self.side_px) {
-            let (found, expected) = (odd.side_px(), self.side_px);
-            return Err(GraderError(format!("picture of {found} pixels a side, expected {expected}")));
-        }
+    pub(super) fn fill(&mut self, pictures: &[&Picture]) {
         let planes = self.values.chunks_exact_mut(self.side_px * self.side_px);
         let sources =
             pictures.iter().flat_map(|picture| self.normalised.iter().map(|lut| (picture.grey(), lut)));
@@ -48,10 +105,8 @@ impl Images {
             }
         }
         planes.for_each(|plane| plane.fill(0.0));
-        Ok(())
     }
 
-    /// The pictures of a run.
     pub(super) fn tensor(&self, run: Run) -> Result<TensorRef<'_, f32>, GraderError> {
         let values = part(&self.values, run, CHANNELS * self.side_px * self.side_px)?;
         let shape = [run.frames, CHANNELS, self.side_px, self.side_px];
@@ -59,7 +114,7 @@ impl Images {
     }
 }
 
-fn normalised(input: &Input) -> [[f32; 256]; CHANNELS] {
+pub(super) fn normalised(input: &Input) -> Tables {
     std::array::from_fn(|channel| {
         #[allow(clippy::cast_possible_truncation, reason = "single precision is what the network takes")]
         let (mean, std) = (input.mean[channel] as f32, input.std[channel] as f32);
@@ -86,7 +141,7 @@ pub(super) fn output<'a>(
 }
 
 /// What belongs to the frames of a run.
-pub(super) fn part(values: &[f32], run: Run, per_frame: usize) -> Result<&[f32], GraderError> {
+pub(super) fn part<T>(values: &[T], run: Run, per_frame: usize) -> Result<&[T], GraderError> {
     values.get(run.first_frame * per_frame..(run.first_frame + run.frames) * per_frame).ok_or_else(outside)
 }
 

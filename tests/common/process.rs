@@ -99,6 +99,11 @@ impl Memebg {
         }
     }
 
+    /// Whether it has closed its log, which it does when it ends.
+    pub fn has_ended(&self) -> bool {
+        self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).ended
+    }
+
     /// Everything it has logged so far.
     pub fn log(&self) -> String {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).text.join("\n")

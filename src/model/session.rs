@@ -15,7 +15,7 @@ use super::multitask::EMBEDDING_WIDTH;
 use super::networks::{Networks, Said};
 use super::runs::runs;
 use super::tensor::outside;
-use super::warm_up::{self, MAX_DIFFERENCE};
+use super::warm_up;
 use super::{ModelError, ModelSettings, cores, runtime};
 use crate::domain::{AbstainReason, GradeClass, GraderIdentity, HeadGrade, Heads, Picture, Population};
 use crate::pipeline::grade::{GradedBatch, Grader, GraderError, NotFinite, Opinion};
@@ -124,11 +124,13 @@ impl Grader for OnnxGrader {
             [self.networks.embedding.sizes.as_slice(), self.networks.multitask.sizes.as_slice()].concat();
         sizes.sort_unstable();
         sizes.dedup();
+        let files = &self.manifest.files;
+        let allowed = warm_up::max_difference([files.embedding.precision, files.multitask.precision]);
         for frames in sizes {
             let batch: Vec<&Picture> = pictures.iter().cycle().take(frames).collect();
             for (found, expected) in self.all_finite(&batch)?.iter().zip(alone.iter().cycle()) {
                 let difference = warm_up::difference(&found.heads, &expected.heads);
-                if difference > MAX_DIFFERENCE {
+                if difference > allowed {
                     return Err(GraderError(format!(
                         "the answer for a picture depends on the others in its batch: a probability differs by \
                          {difference:.4} alone and among {frames}; lower max_batch_frames in the manifest, to 1 \

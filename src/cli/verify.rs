@@ -183,5 +183,9 @@ fn largest_difference(then: &Heads, now: &Heads) -> f64 {
 
 fn line(finding: &Finding) -> String {
     let Finding { what, same, event, here, .. } = finding;
-    if *same { format!("same     {what:13} {event}") } else { format!("differs  {what:13} event {event}, here {here}") }
+    if *same {
+        format!("same     {what:13} {event}")
+    } else {
+        format!("differs  {what:13} event {event}, here {here}")
+    }
 }

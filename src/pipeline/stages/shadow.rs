@@ -169,9 +169,8 @@ fn shade(
         .collect();
     let published = spoken.iter().map(|(event, copied)| sink.publish(event, copied.traceparent.as_deref()));
     let late = || SinkError::NotConfirmed(format!("not within {PUBLISH_TIMEOUT:?}"));
-    let published = published.map(|published| async {
-        timeout(PUBLISH_TIMEOUT, published).await.unwrap_or_else(|_| Err(late()))
-    });
+    let published = published
+        .map(|published| async { timeout(PUBLISH_TIMEOUT, published).await.unwrap_or_else(|_| Err(late())) });
     let published = runtime.block_on(join_all(published));
     let mut failure = None;
     for ((event, copied), published) in spoken.iter().zip(published) {

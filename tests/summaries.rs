@@ -240,6 +240,8 @@ async fn partitions_that_move_between_processes_change_nothing() {
     let mut first = stream.summarize(&[]);
     await_published(&first, 1.0);
     let mut second = stream.summarize(&[]);
+    // Only once it has partitions of its own: the first one would read everything.
+    second.logged("state restored", PATIENCE);
     stream.send(parts[1]);
     await_published(&second, 1.0);
     end_in_peace(&mut first);

@@ -43,7 +43,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("shadow_info", "gauge"),
     ("shadow_frames_total", "counter"),
     ("shadow_agreement_total", "counter"),
-    ("summary_frames_total", "counter"),
+    ("summarised_frames_total", "counter"),
     ("summaries_published_total", "counter"),
     ("summaries_restored_total", "counter"),
     ("summaries_in_memory", "gauge"),

@@ -18,7 +18,7 @@ impl Summaries {
         let statuses: Vec<_> = SummaryStatus::ALL.iter().map(|status| [status.as_str()]).collect();
         Ok(Self {
             frames: declare.counters(
-                "summary_frames_total",
+                "summarised_frames_total",
                 "Grade events that were read for summaries, by what they did to theirs.",
                 ["effect"],
                 &[["changed"], ["unchanged"], ["outside_window"]],

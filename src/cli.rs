@@ -10,6 +10,7 @@ mod incubate;
 mod labelled;
 mod progress;
 mod serve;
+mod summarize;
 #[cfg(feature = "train")]
 mod train;
 mod verify;
@@ -59,6 +60,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// The service: frame events in, grade events out.
     Serve,
+    /// Per embryo, what all its grades of day 5 say together: grade events in, summaries out.
+    Summarize,
     /// Grade image files, without Kafka.
     Grade(grade::GradeArgs),
     /// Make a published grade again from its image and its bundle, and say whether it is the same.
@@ -127,6 +130,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         match cli.command {
             Command::Demo(args) => demo::run(config, args, stop).await,
             Command::Serve => serve::run(config, stop).await,
+            Command::Summarize => summarize::run(config, stop).await,
             Command::Grade(args) => grade::run(config, args, stop).await,
             Command::Verify(args) => verify::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,

@@ -23,6 +23,7 @@ use crate::pipeline::quality::QualitySettings;
 use crate::pipeline::receipt::FlowSettings;
 use crate::pipeline::select::SelectSettings;
 use crate::pipeline::{PipelineSettings, ShadowSettings};
+use crate::summaries::SummariesSettings;
 use crate::telemetry::{TelemetrySettings, logging};
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");
@@ -60,6 +61,8 @@ pub struct Config {
     pub shadow: ShadowSettings,
     /// What counts as recent when drift is measured.
     pub drift: DriftSettings,
+    /// What is said of each embryo.
+    pub summaries: SummariesSettings,
     /// Logs, metrics, probes.
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
@@ -184,6 +187,7 @@ impl Config {
             model,
             shadow,
             drift,
+            summaries,
             telemetry,
             incubator,
         } = self;
@@ -193,6 +197,7 @@ impl Config {
         model.validate().map_err(|error| invalid(&error))?;
         incubator.validate().map_err(|error| invalid(&error))?;
         logging::check_filter(&telemetry.log_filter).map_err(|error| invalid(&error))?;
+        summaries.validate(&kafka.group_id, &kafka.grades_topic).map_err(ConfigError::Invalid)?;
         telemetry.traces.validate().map_err(ConfigError::Invalid)?;
         check(
             select.min_hpi >= 0.0 && select.min_hpi < select.max_hpi && select.max_hpi.is_finite(),

@@ -10,6 +10,7 @@ mod label;
 mod picture;
 mod population;
 mod rejection;
+mod summary;
 mod wire;
 
 pub use annotation::{DevelopmentStage, Label, LabelProblem, Truth};
@@ -27,4 +28,8 @@ pub(crate) use label::label_enum;
 pub use picture::{Picture, PictureStatistics};
 pub use population::{GradeShares, Moments, Population};
 pub use rejection::{Rejection, RejectionCode, SkipReason, Stage};
+pub use summary::{
+    CompactContribution, Disagreement, Effect, Embryo, EmbryoSummary, FrameCounts, LastFrame, MAX_FRAMES,
+    Place, SUMMARY_EVENT_TYPE, SummaryStatus, TrajectoryPoint, Vote, Window, WindowEvent,
+};
 pub(crate) use wire::{object, present, whole};

@@ -6,8 +6,10 @@ pub mod feed;
 pub mod inspect;
 pub mod sink;
 pub mod source;
+pub mod summaries;
 pub mod tail;
 
+mod reader;
 mod record;
 mod refusal;
 mod transaction;
@@ -95,6 +97,9 @@ pub enum Error {
     /// A property that would break the delivery guarantee, or a secret that cannot be read.
     #[error("{0}")]
     Settings(String),
+    /// An event that cannot be read, where reading on would lose it.
+    #[error("{0}")]
+    Event(String),
     /// A thread could not be started.
     #[error("cannot start thread {0}")]
     Thread(&'static str, #[source] std::io::Error),

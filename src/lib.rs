@@ -39,5 +39,6 @@ pub mod model;
 pub mod pipeline;
 pub mod random;
 pub mod service;
+pub mod summaries;
 pub mod telemetry;
 pub mod training;

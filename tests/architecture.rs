@@ -10,10 +10,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("telemetry", &["domain"]),
     ("pipeline", &["domain", "telemetry", "pipeline"]),
+    ("summaries", &["domain"]),
     (
         "kafka",
         &[
             "domain",
+            "summaries",
             "telemetry",
             "pipeline::intake",
             "pipeline::ledger",
@@ -28,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("glyph", &[]),
     ("incubator", &["domain", "glyph", "random"]),
     ("training", &["domain", "model", "pipeline::grade", "random"]),
-    ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
+    ("config", &["incubator", "kafka", "model", "pipeline", "summaries", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (
         "doctor",

@@ -43,6 +43,10 @@ const CONTRACT: &[(&str, &str)] = &[
     ("shadow_info", "gauge"),
     ("shadow_frames_total", "counter"),
     ("shadow_agreement_total", "counter"),
+    ("summarised_frames_total", "counter"),
+    ("summaries_published_total", "counter"),
+    ("summaries_restored_total", "counter"),
+    ("summaries_in_memory", "gauge"),
 ];
 
 fn used() -> String {

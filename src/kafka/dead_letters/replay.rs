@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 use super::mailer::{Failure, Mailer};
-use super::reader::Reader;
 use super::{DeadLetters, Extent, Filter, Letter, Record, Stopped};
 use crate::kafka::KafkaSettings;
+use crate::kafka::reader::Reader;
 use crate::pipeline::message::{Position, RawMessage};
 
 /// Most letters in one transaction; in bytes it is `kafka.max_send_bytes`.

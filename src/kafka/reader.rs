@@ -11,8 +11,8 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::kafka::source::view;
-use crate::kafka::{Error, KafkaSettings, LogContext};
+use super::source::view;
+use super::{Error, KafkaSettings, LogContext};
 use crate::pipeline::message::{MessageView, Position, RawMessage};
 
 /// How long one poll waits for a message; also how soon a stop is noticed.
@@ -67,11 +67,16 @@ impl Reader {
             found.into_iter().flat_map(|it| it.partitions()).map(|it| it.id()).collect();
         if partitions.is_empty() {
             return Err(Error::Settings(format!(
-                "topic {topic} does not exist or may not be read; set kafka.dead_letters_topic and \
-                 kafka.frames_topic as the service has them"
+                "topic {topic} does not exist or may not be read; set kafka.dead_letters_topic, \
+                 kafka.frames_topic and summaries.topic as the service has them"
             )));
         }
         Ok(Self { consumer, topic: topic.to_owned(), partitions })
+    }
+
+    /// How many partitions the topic has.
+    pub(super) fn partitions(&self) -> usize {
+        self.partitions.len()
     }
 
     /// Everything that lies there now.

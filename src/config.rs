@@ -23,7 +23,7 @@ use crate::pipeline::quality::QualitySettings;
 use crate::pipeline::receipt::FlowSettings;
 use crate::pipeline::select::SelectSettings;
 use crate::pipeline::{PipelineSettings, ShadowSettings};
-use crate::summaries::SummariesSettings;
+use crate::summaries::{ReviewsSettings, SummariesSettings};
 use crate::telemetry::{TelemetrySettings, logging};
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");
@@ -63,6 +63,8 @@ pub struct Config {
     pub drift: DriftSettings,
     /// What is said of each embryo.
     pub summaries: SummariesSettings,
+    /// What embryologists say of each embryo.
+    pub reviews: ReviewsSettings,
     /// Logs, metrics, probes.
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
@@ -188,6 +190,7 @@ impl Config {
             shadow,
             drift,
             summaries,
+            reviews,
             telemetry,
             incubator,
         } = self;
@@ -198,6 +201,14 @@ impl Config {
         incubator.validate().map_err(|error| invalid(&error))?;
         logging::check_filter(&telemetry.log_filter).map_err(|error| invalid(&error))?;
         summaries.validate(&kafka.group_id, &kafka.grades_topic).map_err(ConfigError::Invalid)?;
+        reviews
+            .validate(&[
+                ("kafka.frames_topic", &kafka.frames_topic),
+                ("kafka.grades_topic", &kafka.grades_topic),
+                ("kafka.dead_letters_topic", &kafka.dead_letters_topic),
+                ("summaries.topic", &summaries.topic),
+            ])
+            .map_err(ConfigError::Invalid)?;
         telemetry.traces.validate().map_err(ConfigError::Invalid)?;
         check(
             select.min_hpi >= 0.0 && select.min_hpi < select.max_hpi && select.max_hpi.is_finite(),

@@ -10,6 +10,7 @@ mod label;
 mod picture;
 mod population;
 mod rejection;
+mod review;
 mod summary;
 mod wire;
 
@@ -28,6 +29,7 @@ pub(crate) use label::label_enum;
 pub use picture::{Picture, PictureStatistics};
 pub use population::{GradeShares, Moments, Population};
 pub use rejection::{Rejection, RejectionCode, SkipReason, Stage};
+pub use review::{REVIEW_EVENT_TYPE, Review, ReviewReason, ReviewedSummary};
 pub use summary::{
     CompactContribution, Disagreement, Effect, Embryo, EmbryoSummary, FrameCounts, LastFrame, MAX_FRAMES,
     Place, SUMMARY_EVENT_TYPE, SummaryStatus, TrajectoryPoint, Vote, Window, WindowEvent,

@@ -52,6 +52,29 @@ impl SummariesSettings {
     }
 }
 
+/// Where the reviews of embryologists come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewsSettings {
+    /// Topic of reviews; has as many partitions as the grades topic.
+    pub topic: String,
+}
+
+impl ReviewsSettings {
+    /// Checks what can be checked without a cluster.
+    ///
+    /// # Errors
+    /// When another topic has the name.
+    pub fn validate(&self, others: &[(&str, &str)]) -> Result<(), String> {
+        let other = others.iter().find(|(_, topic)| *topic == self.topic);
+        match other {
+            Some((option, _)) => Err(format!("reviews.topic {:?} is {option}", self.topic)),
+            None if self.topic.is_empty() => Err("reviews.topic is empty".into()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What became of a grade event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {

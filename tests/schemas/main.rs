@@ -4,6 +4,7 @@
 mod agreement;
 mod grades;
 mod manifests;
+mod reviews;
 mod summaries;
 
 use std::collections::BTreeMap;
@@ -13,13 +14,15 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Utc};
 use jsonschema::Validator;
 use memebg::domain::{
-    Clocks, FRAME_EVENT_TYPE, FrameEvent, GRADE_EVENT_TYPE, RejectionCode, SUMMARY_EVENT_TYPE, Stage,
+    Clocks, FRAME_EVENT_TYPE, FrameEvent, GRADE_EVENT_TYPE, REVIEW_EVENT_TYPE, RejectionCode,
+    SUMMARY_EVENT_TYPE, Stage,
 };
 use serde_json::Value;
 
 static FRAME: LazyLock<Validator> = LazyLock::new(|| validator("frame.v1"));
 static GRADE: LazyLock<Validator> = LazyLock::new(|| validator("grade.v1"));
 static SUMMARY: LazyLock<Validator> = LazyLock::new(|| validator("summary.v1"));
+static REVIEW: LazyLock<Validator> = LazyLock::new(|| validator("review.v1"));
 static MANIFEST: LazyLock<Validator> = LazyLock::new(|| validator("manifest.v1"));
 
 fn folder(path: &str) -> PathBuf {
@@ -114,6 +117,8 @@ fn the_asyncapi_document_names_what_the_code_names() {
         FRAME_EVENT_TYPE,
         GRADE_EVENT_TYPE,
         SUMMARY_EVENT_TYPE,
+        REVIEW_EVENT_TYPE,
+        "embryo.reviews.v1",
         "embryo.summaries.v1",
         "incubator.frames.v1",
         "embryo.grades.v1",

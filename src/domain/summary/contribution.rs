@@ -13,13 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::domain::grade::{Expansion, GradeClass, HeadGrade, Letter};
 use crate::domain::grade_event::{AbstainReason, GradeEvent, GradeStatus, ModelIdentity};
 use crate::domain::rejection::{Rejection, RejectionCode};
+use crate::domain::wire::is_id;
 
 /// Probabilities are kept in this many parts of one: grade events carry four decimals.
 pub(super) const PARTS: f64 = 10_000.0;
 /// How far from one the probabilities of a head may be; six rounded ones are off by 0.0003.
 const MAX_SUM_ERROR_PARTS: u32 = 100;
-/// As the schema of grade events has it.
-const MAX_ID_CHARS: usize = 128;
 
 /// What one head says of one frame, in ten-thousandths, in class order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,9 +128,7 @@ pub struct Place {
 
 impl Place {
     pub(super) fn of(event: &GradeEvent) -> Result<Self, Rejection> {
-        let fits =
-            |id: &str| !id.is_empty() && id.len() <= MAX_ID_CHARS && id.bytes().all(|b| b.is_ascii_graphic());
-        if !fits(&event.embryo_id) {
+        if !is_id(&event.embryo_id) {
             return Err(invalid("embryo_id is not 1 to 128 printable ASCII characters without spaces"));
         }
         // A thousand days: beyond any culture, and what still fits.

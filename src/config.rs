@@ -10,6 +10,7 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::board::BoardSettings;
 use crate::incubator::IncubatorSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
@@ -65,6 +66,8 @@ pub struct Config {
     pub summaries: SummariesSettings,
     /// What embryologists say of each embryo.
     pub reviews: ReviewsSettings,
+    /// The live board.
+    pub board: BoardSettings,
     /// Logs, metrics, probes.
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
@@ -191,6 +194,7 @@ impl Config {
             drift,
             summaries,
             reviews,
+            board,
             telemetry,
             incubator,
         } = self;
@@ -209,6 +213,7 @@ impl Config {
                 ("summaries.topic", &summaries.topic),
             ])
             .map_err(ConfigError::Invalid)?;
+        board.validate().map_err(ConfigError::Invalid)?;
         telemetry.traces.validate().map_err(ConfigError::Invalid)?;
         check(
             select.min_hpi >= 0.0 && select.min_hpi < select.max_hpi && select.max_hpi.is_finite(),

@@ -4,10 +4,12 @@ pub mod dead_letters;
 pub mod embedded;
 pub mod feed;
 pub mod inspect;
+pub mod review_sink;
 pub mod sink;
 pub mod source;
 pub mod summaries;
 pub mod tail;
+pub mod watch;
 
 mod reader;
 mod record;

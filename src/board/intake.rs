@@ -239,4 +239,4 @@ impl Board {
 
 #[cfg(test)]
 #[path = "intake/tests.rs"]
-mod tests;
+pub(super) mod tests;

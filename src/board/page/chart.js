@@ -3,21 +3,23 @@
 import { svg } from "./dom.js";
 import { hpi } from "./words.js";
 
-const WIDTH = 720, HEIGHT = 260;
+const HEIGHT = 260;
 const LEFT = 44, RIGHT = 14, TOP = 14, BOTTOM = 40;
 
 /** `trajectory` of a summary, `frames` of an embryo, the run of the frame that is looked at, and what to do with another. */
 export function chart({ trajectory, frames, window: limits, selected, choose }) {
+  // Letters keep their size on a telephone.
+  const width = innerWidth < 750 ? 420 : 1100;
   const times = [...trajectory.map((it) => it.hpi), ...frames.map(({ frame }) => frame.hpi)];
   const from = Math.floor(Math.min(limits?.from_hpi ?? Infinity, ...times));
   const to = Math.max(Math.ceil(Math.max(limits?.to_hpi ?? -Infinity, ...times)), from + 1);
-  const x = (time) => LEFT + ((time - from) / (to - from)) * (WIDTH - LEFT - RIGHT);
+  const x = (time) => LEFT + ((time - from) / (to - from)) * (width - LEFT - RIGHT);
   const y = (expansion) => TOP + ((6 - expansion) / 5) * (HEIGHT - TOP - BOTTOM);
 
   const grid = [];
   for (let expansion = 1; expansion <= 6; expansion++) {
     grid.push(
-      svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(expansion), y2: y(expansion) }),
+      svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(expansion), y2: y(expansion) }),
       svg("text", { class: "tick", x: LEFT - 10, y: y(expansion) + 5, "text-anchor": "end" }, String(expansion)),
     );
   }
@@ -26,12 +28,12 @@ export function chart({ trajectory, frames, window: limits, selected, choose }) 
     grid.push(svg("text", { class: "tick", x: x(time), y: HEIGHT - BOTTOM + 20, "text-anchor": "middle" }, String(time)));
   }
   grid.push(
-    svg("text", { class: "axis", x: WIDTH - RIGHT, y: HEIGHT - 4, "text-anchor": "end" }, "hours post insemination"),
+    svg("text", { class: "axis", x: width - RIGHT, y: HEIGHT - 4, "text-anchor": "end" }, "hours post insemination"),
     svg("text", { class: "axis", x: LEFT - 32, y: TOP + 4, transform: `rotate(-90 ${LEFT - 32} ${TOP + 4})`, "text-anchor": "end" }, "expansion"),
   );
   const points = trajectory.map((it) => `${x(it.hpi).toFixed(1)},${y(it.expansion).toFixed(1)}`).join(" ");
   const marks = frames.map(({ frame }) => mark(frame, x(frame.hpi), y(expected(frame) ?? 1), frame.id === selected, choose));
-  return svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": inWords(trajectory) },
+  return svg("svg", { class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": inWords(trajectory) },
     grid, svg("polyline", { class: "trajectory", points }), marks);
 }
 

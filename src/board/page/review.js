@@ -171,6 +171,6 @@ function compare(sent, answer, summary, back, next) {
       el("div", {}, el("h2", {}, "memebg's"), el("strong", { class: "grade" }, summary?.gardner || "no grade"))),
     el("p", {}, agree ? "You agree." : "You see it differently. Yours stands unless you take memebg's instead."),
     el("p", { class: "buttons" }, keep, !agree && summary?.gardner ? take : null), problem,
-    summary?.exp ? el("div", { class: "heads" }, Object.keys(HEADS).filter((head) => summary[head]).map((head) => bars(head, summary[head]))) : null,
+    summary?.exp ? el("div", { class: "heads" }, el("h2", {}, "What memebg says"), Object.keys(HEADS).filter((head) => summary[head]).map((head) => bars(head, summary[head]))) : null,
   ].filter(Boolean);
 }

@@ -10,6 +10,10 @@ const FILTERS = {
   doubted: ["Not graded", ({ latest }) => latest && latest.status === "abstained"],
 };
 const AGE_EVERY_MS = 5000;
+/** Sides of a cell, in letter widths. */
+const SMALLEST = 8.6, LARGEST = 20;
+/** How much of the screen cells can take, beside what stands between them, and how high one is. */
+const SHARE = 0.4, HEIGHT = 1.55;
 
 export class Wall {
   cells = new Map();
@@ -53,9 +57,21 @@ export class Wall {
     );
     this.#draw(new Set());
     this.#root.addEventListener("keydown", (event) => step(event, this.#root));
+    const fit = () => this.#fit();
+    addEventListener("resize", fit);
     if (focused) this.#shown.get(focused)?.link.focus();
     const timer = setInterval(() => this.#shown.forEach((shown, id) => age(shown, this.cells.get(id))), AGE_EVERY_MS);
-    return () => { clearInterval(timer); this.#root = null; };
+    return () => { clearInterval(timer); removeEventListener("resize", fit); this.#root = null; };
+  }
+
+  /** Few embryos are shown large, so that they can be seen from afar. */
+  #fit() {
+    const { inlineSize } = getComputedStyle(this.#root);
+    const letter = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const area = parseFloat(inlineSize) * (innerHeight - this.#root.offsetTop);
+    const side = Math.sqrt((area * SHARE) / (Math.max(1, this.#shown.size) * HEIGHT)) / letter;
+    const whole = Math.floor(Math.min(LARGEST, side));
+    this.#root.style.setProperty("--cell", `${Math.max(SMALLEST, whole)}rem`);
   }
 
   #draw(changed) {
@@ -77,6 +93,7 @@ export class Wall {
         update(shown, cell);
       }
     }
+    this.#fit();
     for (const group of this.#root.querySelectorAll(".slide, .incubator")) {
       if (!group.querySelector(".cell")) group.remove();
     }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of Kafka, ONNX or HTTP; serde is the only framework in sight.
 
+mod agreement;
 mod annotation;
 mod frame;
 mod grade;
@@ -14,6 +15,7 @@ mod review;
 mod summary;
 mod wire;
 
+pub use agreement::quadratic_kappa;
 pub use annotation::{DevelopmentStage, Label, LabelProblem, Truth};
 pub use frame::{
     Clocks, FRAME_EVENT_TYPE, FocalPlane, Frame, FrameEvent, FrameId, Image, ImageEvent, ImageLocation,
@@ -31,7 +33,8 @@ pub use population::{GradeShares, Moments, Population};
 pub use rejection::{Rejection, RejectionCode, SkipReason, Stage};
 pub use review::{REVIEW_EVENT_TYPE, Review, ReviewReason, ReviewedSummary};
 pub use summary::{
-    CompactContribution, Disagreement, Effect, Embryo, EmbryoSummary, FrameCounts, LastFrame, MAX_FRAMES,
-    Place, SUMMARY_EVENT_TYPE, SummaryStatus, TrajectoryPoint, Vote, Window, WindowEvent,
+    CompactContribution, Comparison, Disagreement, Effect, Embryo, EmbryoSummary, FrameCounts, KnownReview,
+    LastFrame, MAX_FRAMES, Place, SUMMARY_EVENT_TYPE, SummaryAssessment, SummaryReview, SummaryStatus,
+    TrajectoryPoint, Vote, Window, WindowEvent,
 };
 pub(crate) use wire::{object, present, whole};

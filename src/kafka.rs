@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::{Deserialize, Serialize};
 
@@ -321,6 +321,10 @@ struct ErrorLog(Seldom<Option<i32>>);
 
 impl ErrorLog {
     fn warn(&self, error: &KafkaError, reason: &str) {
+        // What was asked for, and told by the poll: no error.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         let Some(suppressed) = self.0.due(error.rdkafka_error_code().map(|code| code as i32)) else { return };
         match error.rdkafka_error_code().and_then(refusal::of_connection) {
             Some(cause) => tracing::warn!(%error, suppressed, "{cause} (librdkafka: {reason})"),

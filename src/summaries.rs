@@ -1,87 +1,47 @@
 //! Which embryos are kept in memory, which have something new to say, and which may be forgotten.
 //!
 //! Pure: the topics are read and written by [`crate::kafka::summaries`].
+//!
+//! # Reviews that come before any grade of their embryo
+//! They wait. Whoever commits what was read asks [`Keeper::waits_from`] and commits no further, so that they are read
+//! again after a restart; taking in a review twice changes nothing.
+
+mod opinions;
+mod settings;
 
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 
-use crate::domain::{Effect, Embryo, EmbryoSummary, GradeEvent, Rejection, SummaryStatus, Window};
-
-/// Options of `memebg summarize`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SummariesSettings {
-    /// Topic of summaries, compacted; has as many partitions as the grades topic.
-    pub topic: String,
-    /// Consumer group. Empty: `kafka.group_id` and `-summaries`.
-    pub group_id: String,
-    /// An embryo is published at most this often.
-    pub publish_interval_ms: u64,
-    /// How long after the end of its window a summary becomes final by the wall clock.
-    pub grace_minutes: u32,
-    /// Embryos in memory; finished ones beyond that are forgotten.
-    pub max_embryos: usize,
-}
-
-impl SummariesSettings {
-    /// The consumer group.
-    #[must_use]
-    pub fn group(&self, service_group: &str) -> String {
-        if self.group_id.is_empty() { format!("{service_group}-summaries") } else { self.group_id.clone() }
-    }
-
-    /// Checks what can be checked without a cluster.
-    ///
-    /// # Errors
-    /// The option that cannot be used.
-    pub fn validate(&self, service_group: &str, grades_topic: &str) -> Result<(), String> {
-        if self.group(service_group) == service_group {
-            return Err("summaries.group_id is kafka.group_id; the two read different topics".into());
-        }
-        if self.topic.is_empty() || self.topic == grades_topic {
-            return Err(format!("summaries.topic {:?} is empty or kafka.grades_topic", self.topic));
-        }
-        if self.publish_interval_ms == 0 || self.max_embryos == 0 {
-            return Err("summaries.publish_interval_ms and summaries.max_embryos must be above 0".into());
-        }
-        Ok(())
-    }
-}
-
-/// Where the reviews of embryologists come from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReviewsSettings {
-    /// Topic of reviews; has as many partitions as the grades topic.
-    pub topic: String,
-}
-
-impl ReviewsSettings {
-    /// Checks what can be checked without a cluster.
-    ///
-    /// # Errors
-    /// When another topic has the name.
-    pub fn validate(&self, others: &[(&str, &str)]) -> Result<(), String> {
-        let other = others.iter().find(|(_, topic)| *topic == self.topic);
-        match other {
-            Some((option, _)) => Err(format!("reviews.topic {:?} is {option}", self.topic)),
-            None if self.topic.is_empty() => Err("reviews.topic is empty".into()),
-            None => Ok(()),
-        }
-    }
-}
+use crate::domain::{
+    Comparison, Effect, Embryo, EmbryoSummary, GradeEvent, Head, Rejection, Review, SummaryStatus, Window,
+};
+pub use opinions::MIN_REVIEWED_EMBRYOS;
+use opinions::{Opinions, kappa};
+pub use settings::{ReviewsSettings, SummariesSettings};
 
 /// What became of a grade event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    /// It was taken in.
-    Taken(Effect),
+    /// It was taken in, and with it these reviews, which had waited for the embryo.
+    Taken(Effect, Vec<Comparison>),
     /// Its embryo was finished and forgotten: it has to be restored first.
     Forgotten,
+}
+
+/// What became of a review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reviewed {
+    /// It was taken in.
+    New(Comparison),
+    /// It was known.
+    Known,
+    /// Its embryo was finished and forgotten: it has to be restored first.
+    Forgotten,
+    /// There is no embryo yet: it waits.
+    Waits,
 }
 
 /// The embryos of the assigned partitions.
@@ -97,8 +57,12 @@ pub struct Keeper {
 #[derive(Debug, Default)]
 struct Partition {
     embryos: HashMap<String, Kept>,
-    /// Hashes of those that were forgotten. Two of the same hash only cost a look into the topic.
-    forgotten: HashSet<u64>,
+    /// Hashes of those that were forgotten, with the offset of their last summary where it is known. Two of the same
+    /// hash only cost a look into the topic.
+    forgotten: HashMap<u64, Option<i64>>,
+    opinions: Opinions,
+    /// Reviews without an embryo, by their offset.
+    waiting: BTreeMap<i64, Review>,
 }
 
 #[derive(Debug)]
@@ -121,12 +85,6 @@ impl Keeper {
         }
     }
 
-    /// Whether the state of a partition has been read back.
-    #[must_use]
-    pub fn has(&self, partition: i32) -> bool {
-        self.partitions.contains_key(&partition)
-    }
-
     /// Replaces what is known of a partition by nothing, for [`Self::restore`] to fill.
     pub fn begin(&mut self, partition: i32) {
         self.partitions.insert(partition, Partition::default());
@@ -138,36 +96,60 @@ impl Keeper {
     }
 
     /// Goes on from a published summary, of which only the last of an embryo counts. A final one is only
-    /// remembered as forgotten, unless it is `wanted`.
+    /// remembered as forgotten, with its offset.
     ///
     /// # Errors
     /// What about the summary cannot be.
-    pub fn restore(&mut self, partition: i32, summary: &EmbryoSummary, wanted: bool) -> Result<(), String> {
+    pub fn restore(&mut self, partition: i32, summary: &EmbryoSummary, offset: i64) -> Result<(), String> {
         let embryo = Embryo::restore(self.window, summary)?;
         let Some(part) = self.partitions.get_mut(&partition) else { return Ok(()) };
         let id = hash(embryo.id());
-        if summary.status == SummaryStatus::Final && !wanted {
+        part.opinions.set(id, summary.comparison());
+        if summary.status == SummaryStatus::Final {
             part.embryos.remove(embryo.id());
-            part.forgotten.insert(id);
+            part.forgotten.insert(id, Some(offset));
         } else {
-            part.forgotten.remove(&id);
-            self.clock += 1;
-            let kept = Kept { embryo, changed: false, touched: self.clock };
-            part.embryos.insert(kept.embryo.id().to_owned(), kept);
+            self.keep(partition, embryo);
         }
         Ok(())
     }
 
-    /// Takes in a grade event of an assigned partition.
+    /// Brings back one that was forgotten, from its last summary.
+    ///
+    /// # Errors
+    /// What about the summary cannot be.
+    pub fn recall(&mut self, partition: i32, summary: &EmbryoSummary) -> Result<(), String> {
+        let embryo = Embryo::restore(self.window, summary)?;
+        self.keep(partition, embryo);
+        Ok(())
+    }
+
+    fn keep(&mut self, partition: i32, embryo: Embryo) {
+        let Some(part) = self.partitions.get_mut(&partition) else { return };
+        part.forgotten.remove(&hash(embryo.id()));
+        self.clock += 1;
+        let kept = Kept { embryo, changed: false, touched: self.clock };
+        part.embryos.insert(kept.embryo.id().to_owned(), kept);
+    }
+
+    /// Where the last summary of a forgotten embryo lies, as far as that is known.
+    #[must_use]
+    pub fn last_summary(&self, partition: i32, embryo_id: &str) -> Option<i64> {
+        self.partitions.get(&partition)?.forgotten.get(&hash(embryo_id)).copied().flatten()
+    }
+
+    /// Takes in a grade event. Of a partition that is not kept nothing is taken in.
     ///
     /// # Errors
     /// When it contradicts its schema.
     pub fn receive(&mut self, partition: i32, event: &GradeEvent) -> Result<Received, Rejection> {
-        let part = self.partitions.entry(partition).or_default();
-        if part.forgotten.contains(&hash(&event.embryo_id)) {
+        let nothing = Received::Taken(Effect::Unchanged, Vec::new());
+        let Some(part) = self.partitions.get_mut(&partition) else { return Ok(nothing) };
+        if part.forgotten.contains_key(&hash(&event.embryo_id)) {
             return Ok(Received::Forgotten);
         }
         self.clock += 1;
+        let mut reviews = Vec::new();
         let effect = match part.embryos.entry(event.embryo_id.clone()) {
             Entry::Occupied(mut kept) => {
                 let kept = kept.get_mut();
@@ -177,14 +159,51 @@ impl Keeper {
                 effect
             }
             Entry::Vacant(free) => match Embryo::first(self.window, event)? {
-                Some(embryo) => {
+                Some(mut embryo) => {
+                    let mine = part.waiting.extract_if(.., |_, it| it.embryo_id == event.embryo_id);
+                    for (_, review) in mine {
+                        if embryo.review(&review) == Effect::Changed {
+                            reviews.push(embryo.compare(&review));
+                        }
+                    }
                     free.insert(Kept { embryo, changed: true, touched: self.clock });
                     Effect::Changed
                 }
                 None => Effect::OutsideWindow,
             },
         };
-        Ok(Received::Taken(effect))
+        Ok(Received::Taken(effect, reviews))
+    }
+
+    /// Takes in a review that lies at `offset` of the reviews topic.
+    pub fn review(&mut self, partition: i32, offset: i64, review: &Review) -> Reviewed {
+        let Some(part) = self.partitions.get_mut(&partition) else { return Reviewed::Known };
+        if part.forgotten.contains_key(&hash(&review.embryo_id)) {
+            return Reviewed::Forgotten;
+        }
+        let Some(kept) = part.embryos.get_mut(&review.embryo_id) else {
+            part.waiting.insert(offset, review.clone());
+            return Reviewed::Waits;
+        };
+        self.clock += 1;
+        kept.touched = self.clock;
+        if kept.embryo.review(review) != Effect::Changed {
+            return Reviewed::Known;
+        }
+        kept.changed = true;
+        Reviewed::New(kept.embryo.compare(review))
+    }
+
+    /// The offset of the first review of a partition that waits for its embryo.
+    #[must_use]
+    pub fn waits_from(&self, partition: i32) -> Option<i64> {
+        self.partitions.get(&partition)?.waiting.keys().next().copied()
+    }
+
+    /// Reviews that wait for their embryo.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.partitions.values().map(|part| part.waiting.len()).sum()
     }
 
     /// Nothing was published of this embryo after all: it begins anew.
@@ -216,8 +235,9 @@ impl Keeper {
     /// This was published. Finished embryos beyond the bound are forgotten, the longest untouched first.
     pub fn published(&mut self, due: &[(i32, EmbryoSummary)]) {
         for (partition, summary) in due {
-            let part = self.partitions.get_mut(partition);
-            if let Some(kept) = part.and_then(|part| part.embryos.get_mut(&summary.embryo_id)) {
+            let Some(part) = self.partitions.get_mut(partition) else { continue };
+            part.opinions.set(hash(&summary.embryo_id), summary.comparison());
+            if let Some(kept) = part.embryos.get_mut(&summary.embryo_id) {
                 kept.embryo.published();
                 kept.changed = false;
             }
@@ -236,7 +256,7 @@ impl Keeper {
         let Some(last) = oldest.last() else { return };
         for part in self.partitions.values_mut() {
             let gone = part.embryos.extract_if(|_, kept| finished(kept) && kept.touched <= *last);
-            part.forgotten.extend(gone.map(|(id, _)| hash(&id)));
+            part.forgotten.extend(gone.map(|(id, _)| (hash(&id), None)));
         }
     }
 
@@ -244,6 +264,13 @@ impl Keeper {
     #[must_use]
     pub fn embryos(&self) -> usize {
         self.partitions.values().map(|part| part.embryos.len()).sum()
+    }
+
+    /// Quadratic-weighted kappa between the reviewers and the published summaries of the assigned partitions, by the
+    /// newest review of each embryo. None of fewer than [`MIN_REVIEWED_EMBRYOS`].
+    #[must_use]
+    pub fn kappa(&self, head: Head) -> Option<f64> {
+        kappa(self.partitions.values().map(|part| &part.opinions), head)
     }
 }
 
@@ -254,58 +281,5 @@ fn hash(embryo_id: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn keeper(max_embryos: usize) -> Keeper {
-        let settings = SummariesSettings {
-            topic: "summaries".into(),
-            group_id: String::new(),
-            publish_interval_ms: 1,
-            grace_minutes: 60,
-            max_embryos,
-        };
-        let mut keeper = Keeper::new(&settings, Window::new(110.0, 120.0));
-        keeper.begin(0);
-        keeper
-    }
-
-    fn event(embryo: &str) -> GradeEvent {
-        let json = include_str!("../schemas/examples/grade/graded.json");
-        GradeEvent { embryo_id: embryo.to_owned(), ..serde_json::from_str(json).unwrap() }
-    }
-
-    #[test]
-    fn an_embryo_is_due_once_per_change_and_again_when_its_window_ends() {
-        let mut keeper = keeper(10);
-        for _ in 0..2 {
-            keeper.receive(0, &event("a")).unwrap();
-        }
-        let due = keeper.due(|_| true);
-        assert_eq!((due.len(), due[0].1.version), (1, 1));
-        keeper.published(&due);
-        assert!(keeper.due(|_| true).is_empty());
-        keeper.tick("2026-01-31T16:00:00Z".parse().unwrap());
-        assert!(keeper.due(|_| true).is_empty(), "within its window");
-        keeper.tick("2026-01-31T18:00:00Z".parse().unwrap());
-        let due = keeper.due(|_| true);
-        assert_eq!((due[0].1.version, due[0].1.status), (2, SummaryStatus::Final));
-        assert!(keeper.due(|partition| partition != 0).is_empty());
-    }
-
-    #[test]
-    fn finished_embryos_beyond_the_bound_are_forgotten_and_come_back_only_restored() {
-        let mut keeper = keeper(1);
-        for id in ["a", "b", "c"] {
-            keeper.receive(0, &event(id)).unwrap();
-        }
-        keeper.tick("2026-02-01T00:00:00Z".parse().unwrap());
-        let due = keeper.due(|_| true);
-        keeper.published(&due);
-        assert_eq!(keeper.embryos(), 1, "c was touched last");
-        assert_eq!(keeper.receive(0, &event("a")), Ok(Received::Forgotten));
-        let (_, summary) = due.iter().find(|(_, it)| it.embryo_id == "a").unwrap();
-        keeper.restore(0, summary, true).unwrap();
-        assert_eq!(keeper.receive(0, &event("a")), Ok(Received::Taken(Effect::Unchanged)));
-    }
-}
+#[path = "summaries/tests.rs"]
+mod tests;

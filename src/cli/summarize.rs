@@ -12,6 +12,11 @@ use crate::telemetry::health::Health;
 use crate::telemetry::http::TelemetryServer;
 use crate::telemetry::metrics::Metrics;
 
+/// Beyond `kafka.drain_timeout_ms`: what librdkafka may take to answer in between.
+const SPARE: Duration = Duration::from_secs(10);
+/// For leaving the group, which librdkafka now and then does not get done in the middle of a rebalance.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(super) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new(&config.select.sites)?;
     let timeout = Duration::from_secs(config.telemetry.poll_timeout_seconds);
@@ -22,16 +27,30 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     tracing::info!(address = %server.address(), "metrics and probes");
     let stop_http = CancellationToken::new();
     let http = tokio::spawn(server.serve(metrics.clone(), health.clone(), stop_http.clone()));
-    let parts = SummariesParts {
+    let deadline = Duration::from_millis(config.kafka.drain_timeout_ms) + SPARE;
+    let mut summarizer = summaries::start(SummariesParts {
         window: Window::new(config.select.min_hpi, config.select.max_hpi),
+        clock_tolerance_seconds: config.select.clock_tolerance_seconds,
         kafka: config.kafka,
         settings: config.summaries,
+        reviews: config.reviews,
         metrics,
         health,
-        stop,
+        stop: stop.clone(),
+    })?;
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(deadline).await;
     };
-    let result =
-        tokio::task::spawn_blocking(|| summaries::run(parts)).await.context("the thread panicked")?;
+    let result = tokio::select! {
+        ended = &mut summarizer.end => ended.context("the thread panicked")?,
+        () = late => anyhow::bail!(
+            "did not end within {} s after it was asked to; what is not committed is read again", deadline.as_secs()
+        ),
+    };
+    if tokio::time::timeout(LEAVE_TIMEOUT, summarizer.left).await.is_err() {
+        tracing::warn!("the group was not left in time; the partitions move on when the session has run out");
+    }
     stop_http.cancel();
     http.await??;
     result?;

@@ -1,4 +1,5 @@
-//! The summary of one embryo: what all its graded frames of the day-5 window say together.
+//! The summary of one embryo: what all its graded frames of the day-5 window say together, and what
+//! embryologists say beside them.
 //!
 //! # Why the order of the events does not matter
 //! An [`Embryo`] keeps a set: one contribution per frame. Where a frame was graded twice, the contribution
@@ -9,6 +10,7 @@
 mod combine;
 mod contribution;
 mod event;
+mod review;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,6 +25,8 @@ pub use event::{
     CompactContribution, Disagreement, EmbryoSummary, FrameCounts, LastFrame, SUMMARY_EVENT_TYPE,
     SummaryStatus, TrajectoryPoint, WindowEvent,
 };
+use review::Reviews;
+pub use review::{Comparison, KnownReview, SummaryAssessment, SummaryReview};
 
 /// Most frames of one embryo that are kept. All 11 planes every 10 minutes for 10 hours are 660.
 pub const MAX_FRAMES: usize = 1_000;
@@ -47,7 +51,7 @@ impl Window {
     }
 }
 
-/// What a grade event did to a summary.
+/// What an event did to a summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// The summary says something else now.
@@ -58,12 +62,13 @@ pub enum Effect {
     OutsideWindow,
 }
 
-/// Frames that were seen of one embryo, and what follows from them.
+/// Frames and reviews of one embryo, and what follows from them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embryo {
     id: String,
     window: Window,
     frames: BTreeMap<(u64, u32), Contribution>,
+    reviews: Reviews,
     /// The latest frame: where the embryo lies, and when its window ends.
     last: Place,
     /// There were more than [`MAX_FRAMES`].
@@ -84,6 +89,7 @@ impl Embryo {
             id: event.embryo_id.clone(),
             window,
             frames: BTreeMap::new(),
+            reviews: Reviews::default(),
             last,
             left_out: false,
             ended: false,

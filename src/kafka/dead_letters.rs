@@ -36,8 +36,8 @@ impl DeadLetters {
     /// When the settings are refused, no broker answers or a topic does not exist.
     pub fn open(settings: &KafkaSettings) -> Result<Self, Error> {
         Ok(Self {
-            letters: Reader::open(settings, &settings.dead_letters_topic)?,
-            frames: Reader::open(settings, &settings.frames_topic)?,
+            letters: Reader::open(settings, &settings.dead_letters_topic, "kafka.dead_letters_topic")?,
+            frames: Reader::open(settings, &settings.frames_topic, "kafka.frames_topic")?,
             frames_topic: settings.frames_topic.clone(),
         })
     }

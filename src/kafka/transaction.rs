@@ -39,6 +39,19 @@ pub(super) enum Failure {
     Fatal(KafkaError),
 }
 
+/// Why records were not published.
+pub(super) struct Unsent {
+    pub(super) failure: Failure,
+    /// Indices of those that the topic does not allow to be as large as they are.
+    pub(super) too_large: Vec<usize>,
+}
+
+impl From<Failure> for Unsent {
+    fn from(failure: Failure) -> Self {
+        Self { failure, too_large: Vec::new() }
+    }
+}
+
 /// What ended an attempt.
 enum Trouble {
     Kafka(KafkaError),
@@ -129,14 +142,14 @@ impl Transactor {
         Err(failure)
     }
 
-    /// Publishes records that are as small as they can be and commits, all or nothing.
+    /// Publishes records and commits, all or nothing.
     pub(super) fn commit_records(
         &self,
         records: &[Record<'_>],
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Unsent> {
         let deadline = Instant::now() + self.patience;
         self.producer.begin_transaction().map_err(Failure::Fatal)?;
         self.producer.context().refused().clear();
@@ -150,13 +163,13 @@ impl Transactor {
         let Err(trouble) = attempt() else { return Ok(()) };
         let failure = self.abort(trouble, go_on)?;
         let refused = std::mem::take(&mut *self.producer.context().refused());
-        let cause = refused.into_iter().find_map(|(index, code)| {
-            let topic = records.get(index)?.topic;
-            let too_large = code == RDKafkaErrorCode::MessageSizeTooLarge;
-            refusal::of_topic(code, topic)
-                .or_else(|| too_large.then(|| format!("an event for topic {topic} is {TOO_LARGE}")))
-        });
-        Err(cause.map_or(failure, Failure::Refused))
+        let cause =
+            refused.iter().find_map(|(index, code)| refusal::of_topic(*code, records.get(*index)?.topic));
+        let too_large = refused.iter().filter(|(_, code)| *code == RDKafkaErrorCode::MessageSizeTooLarge);
+        Err(Unsent {
+            failure: cause.map_or(failure, Failure::Refused),
+            too_large: too_large.map(|(index, _)| *index).collect(),
+        })
     }
 
     fn put(
@@ -176,11 +189,12 @@ impl Transactor {
                     }
                     std::thread::sleep(QUEUE_FULL_NAP);
                 }
-                Err(Trouble::Kafka(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge))) => {
-                    return Err(Trouble::Refused(format!(
-                        "an event for topic {} is {TOO_LARGE}",
-                        record.topic
-                    )));
+                // Found out before it was sent, so that no delivery report says it.
+                Err(Trouble::Kafka(
+                    error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge),
+                )) => {
+                    self.producer.context().refused().push((index, RDKafkaErrorCode::MessageSizeTooLarge));
+                    return Err(error.into());
                 }
                 result => return result,
             }

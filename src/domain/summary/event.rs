@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::contribution::{Contribution, Place, Version, Vote, centi};
+use super::review::{KnownReview, Reviews, SummaryAssessment, SummaryReview};
 use super::{Embryo, MAX_FRAMES, Window};
 use crate::domain::grade::{Expansion, Letter};
-use crate::domain::grade_event::{AbstainReason, Assessment, Heads, ModelIdentity};
+use crate::domain::grade_event::{AbstainReason, Heads, ModelIdentity};
 use crate::domain::label::label_enum;
 
 /// CloudEvents `type` of a summary.
@@ -120,8 +121,8 @@ pub struct EmbryoSummary {
     pub version: u64,
     /// Whether frames are still expected.
     pub status: SummaryStatus,
-    /// Always `preliminary`: an embryologist decides.
-    pub assessment: Assessment,
+    /// Whether an embryologist has reviewed it, and agreed. Reviews change nothing of what the frames say.
+    pub assessment: SummaryAssessment,
     /// The clinic or laboratory.
     pub site_id: String,
     /// Slide, if it lies on one.
@@ -156,8 +157,22 @@ pub struct EmbryoSummary {
     pub trajectory: Vec<TrajectoryPoint>,
     /// Every model that has a say.
     pub models: Vec<ModelIdentity>,
+    /// The newest review.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<SummaryReview>,
+    /// How many reviews there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reviews: usize,
+    /// The reviews that have been taken in, oldest first. For memebg to go on from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_reviews: Vec<KnownReview>,
     /// The frames, in the order of run and plane.
     pub contributions: Vec<CompactContribution>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Embryo {
@@ -182,13 +197,15 @@ impl Embryo {
             te: it.te.clone(),
         };
         let heads = self.heads();
+        let gardner = heads.as_ref().map(Heads::gardner);
+        let known_reviews = self.reviews.known();
         let graded = self.frames.values().filter(|it| it.exp.is_some()).count();
         let planes: BTreeSet<u32> = self.frames.keys().map(|(_, plane)| *plane).collect();
         EmbryoSummary {
             embryo_id: self.id.clone(),
             version: self.version + 1,
             status: self.status(),
-            assessment: Assessment::Preliminary,
+            assessment: self.reviews.assessment(gardner.as_deref()),
             site_id: self.last.site_id.clone(),
             slide_id: self.last.slide_id.clone(),
             dish_id: self.last.dish_id.clone(),
@@ -206,12 +223,15 @@ impl Embryo {
                 left_out: self.left_out,
             },
             abstentions: self.abstentions(),
-            gardner: heads.as_ref().map(Heads::gardner),
+            gardner,
             confidence: heads.as_ref().map(Heads::confidence),
             disagreement: heads.as_ref().and_then(|heads| self.disagreement(heads)),
             heads,
             trajectory: self.trajectory(),
             models: models.into_values().collect(),
+            review: self.reviews.newest().cloned(),
+            reviews: known_reviews.len(),
+            known_reviews,
             contributions: self.frames.iter().map(compact).collect(),
         }
     }
@@ -228,6 +248,7 @@ impl Embryo {
             id: summary.embryo_id.clone(),
             window,
             frames: BTreeMap::new(),
+            reviews: Reviews::restore(summary)?,
             last: Place {
                 centi_hpi: centi(summary.last_frame.hpi),
                 captured_at: summary.last_frame.captured_at,

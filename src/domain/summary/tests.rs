@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::domain::{Expansion, HeadGrade};
+use crate::domain::{Expansion, HeadGrade, Letter, Review, ReviewReason, ReviewedSummary};
 
 fn window() -> Window {
     Window::new(110.0, 120.0)
@@ -156,19 +156,66 @@ prop_compose! {
     }
 }
 
-/// The summary of these events in this order, restored from its own JSON before each position in `restarts`.
-fn summary_of(events: &[GradeEvent], restarts: &[usize]) -> Option<EmbryoSummary> {
+prop_compose! {
+    fn any_review()(
+        second in 0u32..4,
+        reviewer in "[ab]",
+        exp in 1usize..=6,
+        letter in prop::sample::select(Letter::ALL),
+        blinded in any::<bool>(),
+    ) -> Review {
+        review(second, &reviewer, exp, letter, blinded)
+    }
+}
+
+fn review(second: u32, reviewer: &str, exp: usize, letter: Letter, blinded: bool) -> Review {
+    let exp = Expansion::try_from(exp as u8).unwrap();
+    Review {
+        embryo_id: "e".to_owned(),
+        site_id: "north".to_owned(),
+        reviewer: reviewer.to_owned(),
+        reviewed_at: "2026-01-31T15:00:00Z".parse::<DateTime<Utc>>().unwrap()
+            + TimeDelta::seconds(second.into()),
+        // Not covered by the id.
+        blinded,
+        exp,
+        icm: exp.has_letters().then_some(letter),
+        te: exp.has_letters().then_some(letter),
+        reason: ReviewReason::Routine,
+        summary: ReviewedSummary { version: 1, gardner: None, model_digest: "ab".repeat(32) },
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Input {
+    Grade(Box<GradeEvent>),
+    Review(Review),
+}
+
+/// The summary of these events in this order, restored from its own JSON before each position in `restarts`. Reviews
+/// that come before the embryo wait for it.
+fn summary_of(inputs: &[Input], restarts: &[usize]) -> Option<EmbryoSummary> {
     let mut embryo: Option<Embryo> = None;
-    for (index, event) in events.iter().enumerate() {
+    let mut waiting = Vec::new();
+    for (index, input) in inputs.iter().enumerate() {
         if restarts.contains(&index)
             && let Some(known) = &embryo
         {
             let json = serde_json::to_string(&known.summary()).unwrap();
             embryo = Some(Embryo::restore(window(), &serde_json::from_str(&json).unwrap()).unwrap());
         }
-        match &mut embryo {
-            Some(embryo) => drop(embryo.add(event).unwrap()),
-            None => embryo = Embryo::first(window(), event).unwrap(),
+        match (&mut embryo, input) {
+            (Some(embryo), Input::Grade(event)) => drop(embryo.add(event).unwrap()),
+            (Some(embryo), Input::Review(review)) => {
+                embryo.review(review);
+            }
+            (None, Input::Grade(event)) => embryo = Embryo::first(window(), event).unwrap(),
+            (None, Input::Review(review)) => waiting.push(review),
+        }
+        if let Some(embryo) = &mut embryo {
+            for review in waiting.drain(..) {
+                embryo.review(review);
+            }
         }
     }
     embryo.map(|embryo| EmbryoSummary { version: 1, ..embryo.summary() })
@@ -177,11 +224,14 @@ fn summary_of(events: &[GradeEvent], restarts: &[usize]) -> Option<EmbryoSummary
 proptest! {
     #[test]
     fn order_repetitions_and_restarts_change_nothing(
-        events in prop::collection::vec(any_event(), 1..40),
+        grades in prop::collection::vec(any_event(), 1..40),
+        reviews in prop::collection::vec(any_review(), 0..8),
         order in any::<prop::sample::Index>(),
         seed in any::<u64>(),
         restarts in prop::collection::vec(0usize..80, 0..4),
     ) {
+        let grades = grades.into_iter().map(|event| Input::Grade(Box::new(event)));
+        let events: Vec<Input> = grades.chain(reviews.into_iter().map(Input::Review)).collect();
         let plain = summary_of(&events, &[]);
         // Another order, each event once more.
         let mut again = events.clone();
@@ -195,4 +245,57 @@ proptest! {
         }
         prop_assert_eq!(summary_of(&again, &restarts), plain);
     }
+}
+
+#[test]
+fn the_newest_review_stands_beside_the_grades_and_decides_the_assessment() {
+    let mut embryo = embryo(&[event(1, 3, 112.0, 4, 4.0)]);
+    assert_eq!(embryo.summary().assessment, SummaryAssessment::Preliminary);
+    let of = |second, exp, letter| review(second, "a", exp, letter, true);
+    // The machine says 4AB; nobody who gives one letter twice says so.
+    assert_eq!(embryo.review(&of(2, 4, Letter::A)), Effect::Changed);
+    let agrees = Review { te: Some(Letter::B), ..of(3, 4, Letter::A) };
+    assert_eq!(embryo.summary().assessment, SummaryAssessment::Amended);
+    assert_eq!(embryo.review(&agrees), Effect::Changed);
+    assert_eq!(embryo.review(&of(1, 2, Letter::A)), Effect::Changed);
+    let summary = embryo.summary();
+    let newest = summary.review.as_ref().unwrap();
+    assert_eq!((summary.assessment, summary.reviews), (SummaryAssessment::Final, 3));
+    assert_eq!(
+        (newest.id.clone(), newest.gardner.as_str(), summary.gardner.as_deref()),
+        (agrees.id(), "4AB", Some("4AB"))
+    );
+    // A later frame changes what the grades say, and with it whether they were confirmed.
+    embryo.add(&event(2, 3, 113.0, 6, 9.0)).unwrap();
+    assert_eq!(
+        (embryo.summary().assessment, embryo.summary().gardner.as_deref()),
+        (SummaryAssessment::Amended, Some("6AB"))
+    );
+}
+
+#[test]
+fn a_review_of_an_embryo_without_any_grade_amends() {
+    let mut embryo = embryo(&[abstained(1, 112.0)]);
+    embryo.review(&review(0, "a", 2, Letter::A, false));
+    assert_eq!(embryo.summary().assessment, SummaryAssessment::Amended);
+    assert_eq!(embryo.summary().comparison().unwrap().exp, None);
+}
+
+#[test]
+fn of_many_reviews_the_newest_are_known_whatever_their_order() {
+    let reviews: Vec<Review> = (0..150).map(|second| review(second, "a", 4, Letter::A, false)).collect();
+    let of = |reviews: &mut dyn Iterator<Item = &Review>| {
+        let mut embryo = embryo(&[event(1, 3, 112.0, 4, 4.0)]);
+        for review in reviews {
+            embryo.review(review);
+        }
+        embryo.summary()
+    };
+    let summary = of(&mut reviews.iter());
+    assert_eq!(summary.reviews, review::MAX_REVIEWS);
+    assert_eq!(summary.known_reviews.first().unwrap().id, reviews[50].id());
+    assert_eq!(of(&mut reviews.iter().rev().chain(&reviews)), summary);
+    let mut wrong = summary.clone();
+    wrong.known_reviews.pop();
+    assert!(Embryo::restore(window(), &wrong).is_err());
 }

@@ -185,6 +185,7 @@ impl Wall {
         };
         // They are nine tenths of it, and only for the summarizer to go on from.
         summary.contributions = Vec::new();
+        summary.known_reviews = Vec::new();
         let place = Place {
             site_id: summary.site_id.clone(),
             instrument: None,

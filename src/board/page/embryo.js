@@ -16,6 +16,13 @@ export function showEmbryo(main, id, wall) {
   );
   // The last photograph, until another one is chosen.
   let chosen = null, known = null, gone = false, loading = false, again = false;
+  const photos = new Map();
+  /** The same element for the same photograph, so that nothing flickers when the view is drawn anew. */
+  const held = (kind, frame, alt, attributes) => {
+    const key = `${kind} ${frame.image_sha256} ${frame.image}`;
+    if (!photos.has(key)) photos.set(key, el("div", {}, photograph(frame, alt, attributes)));
+    return photos.get(key);
+  };
 
   async function load() {
     if (loading) { again = true; return; }
@@ -42,11 +49,11 @@ export function showEmbryo(main, id, wall) {
     const { kind, id: inside } = container(cell);
     place.textContent = `${kind} ${inside}, well ${cell.well} · ${cell.instrument?.serial || "incubator not known"} · ${cell.site_id}`;
     const focused = document.activeElement?.dataset?.frame;
-    const strip = el("ol", { class: "strip" }, frames.map((it) => el("li", {}, thumbnail(it, it === looked, choose))));
+    const strip = el("ol", { class: "strip" }, frames.map((it) => el("li", {}, thumbnail(it, it === looked, choose, held))));
     const old = body.querySelector(".strip");
     const scrolled = old ? old.scrollLeft : Infinity;
     body.replaceChildren(
-      el("section", { class: "panel look", "aria-label": "Photograph" }, looked ? photo(looked) : el("p", { class: "empty" }, "No photograph since the board started.")),
+      el("section", { class: "panel look", "aria-label": "Photograph" }, looked ? photo(looked, held) : el("p", { class: "empty" }, "No photograph since the board started.")),
       el("section", { class: "panel", "aria-label": "All photographs together" }, together(cell)),
       el("section", { class: "panel heads", "aria-label": "This photograph" }, looked ? grades(looked.frame) : null),
       el("section", { class: "panel wide", "aria-label": "Timeline" }, el("h2", {}, "Timeline"),
@@ -65,19 +72,19 @@ export function showEmbryo(main, id, wall) {
   return () => { gone = true; wall.watchers.delete(watcher); };
 }
 
-function thumbnail({ frame, image }, looked, choose) {
+function thumbnail({ frame, image }, looked, choose, held) {
   const grade = frame.gardner || "–";
   return el("button", {
     type: "button", "data-frame": frame.id, "aria-pressed": String(looked), onclick: () => choose(frame.id),
   },
-    photograph({ ...frame, image }, "", { loading: "lazy" }),
+    held("small", { ...frame, image }, "", { loading: "lazy" }),
     el("span", { class: "grade" }, frame.status === "graded" ? grade : el("span", {}, el("span", { "aria-hidden": "true" }, "△"), unseen("not graded"))),
     el("span", {}, hpi(frame.hpi)));
 }
 
-function photo({ frame, image }) {
+function photo({ frame, image }, held) {
   return [
-    photograph({ ...frame, image }, `Photograph at ${hpi(frame.hpi)}`),
+    held("large", { ...frame, image }, `Photograph at ${hpi(frame.hpi)}`),
     el("p", { class: "under" }, `${hpi(frame.hpi)} · ${utc(frame.captured_at)} · focal plane ${frame.focal_plane.index + 1} of ${frame.focal_plane.count}`),
     el("p", { class: "under" }, "As the model sees it: cropped to a square, in grey."),
   ];

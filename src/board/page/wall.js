@@ -167,8 +167,12 @@ function update(shown, cell) {
   const wasNew = shown.sha256 === undefined;
   const sha256 = latest?.image ? latest.image_sha256 : null;
   if (sha256 !== shown.sha256) {
-    shown.photo.replaceChildren(photograph(latest, "", { loading: "lazy" }));
     shown.sha256 = sha256;
+    const photo = photograph(latest, "", { loading: wasNew ? "lazy" : "eager" });
+    // The old one stays until the new one is there: a wall that goes black by turns is hard to look at.
+    const swap = () => shown.sha256 === sha256 && shown.photo.replaceChildren(photo);
+    if (wasNew || sha256 === null) swap();
+    else photo.addEventListener("load", swap, { once: true });
   }
   const grade = gardner || "–";
   if (!wasNew && shown.grade.textContent !== grade) flash(shown.link);

@@ -43,17 +43,19 @@ impl People {
         let telemetry = TelemetryServer::bind("127.0.0.1:0").await?;
         let metrics_at = telemetry.address();
         let serving = telemetry.serve(metrics.clone(), summing.clone(), stop.clone());
-        let parts = SummariesParts {
+        let summarizer = summaries::start(SummariesParts {
             window: Window::new(config.select.min_hpi, config.select.max_hpi),
+            clock_tolerance_seconds: config.select.clock_tolerance_seconds,
             kafka: config.kafka.clone(),
             settings: config.summaries.clone(),
+            reviews: config.reviews.clone(),
             metrics,
             health: summing,
             stop: stop.clone(),
-        };
+        })?;
         let tasks = vec![
             ("board", tokio::spawn(server.serve())),
-            ("summaries", tokio::task::spawn_blocking(|| summaries::run(parts))),
+            ("summaries", tokio::spawn(async move { summarizer.end.await.context("the thread panicked")? })),
             ("metrics of the summaries", tokio::spawn(async move { Ok(serving.await?) })),
         ];
         Ok(Self { board, metrics: metrics_at, stop, tasks })

@@ -11,6 +11,7 @@ pub mod review;
 pub mod settings;
 pub mod wall;
 
+mod heat;
 mod listen;
 mod page;
 mod routes;
@@ -31,11 +32,13 @@ use crate::domain::Review;
 use crate::kafka::KafkaSettings;
 use crate::kafka::review_sink::ReviewSink;
 use crate::kafka::watch::{Followed, Lag, follow};
+use crate::model::ModelSettings;
 use crate::pipeline::decode::DecodeSettings;
 use crate::pipeline::fetch::{FetchSettings, Fetcher};
 use crate::pipeline::select::SelectSettings;
 use crate::telemetry::health::Health;
 use access::Access;
+use heat::HeatMaps;
 use images::Images;
 use intake::{Board, Topics};
 use routes::{Shared, router};
@@ -76,6 +79,8 @@ pub struct BoardParts {
     pub fetch: FetchSettings,
     /// What may be decoded.
     pub decode: DecodeSettings,
+    /// Which model says where it looked.
+    pub model: ModelSettings,
     /// Facts for the probes.
     pub health: Health,
     /// Ends it.
@@ -111,9 +116,12 @@ impl BoardServer {
             summaries: parts.summaries_topic.clone(),
         };
         let wall = Wall::new(parts.settings.max_embryos, parts.settings.max_frames_per_embryo);
-        let board = Board::new(topics, parts.select.clone(), parts.kafka.max_value_bytes, images, wall);
+        let heat_maps = parts.settings.heat_maps;
+        let board =
+            Board::new(topics, parts.select.clone(), parts.kafka.max_value_bytes, images, wall, heat_maps);
         let reviews: Arc<dyn ReviewOut> = Arc::new(ReviewSink::new(&parts.kafka, &parts.reviews_topic)?);
-        let shared = Arc::new(Shared { access, board, reviews, stop: parts.stop.clone() });
+        let heat = heat_maps.then(|| HeatMaps::new(parts.model.clone(), board.images().clone()));
+        let shared = Arc::new(Shared { access, board, heat, reviews, stop: parts.stop.clone() });
         Ok(Self { parts, listener, address, shared })
     }
 
@@ -148,6 +156,9 @@ impl BoardServer {
         asking.await?;
         if !reading.is_finished() {
             reading.await??;
+        }
+        if let Some(heat) = &self.shared.heat {
+            heat.idle().await;
         }
         ended
     }

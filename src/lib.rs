@@ -34,6 +34,7 @@ pub mod config;
 pub mod doctor;
 pub mod domain;
 pub mod glyph;
+pub mod heatmap;
 pub mod incubator;
 pub mod kafka;
 pub mod model;

@@ -92,6 +92,24 @@ impl Images {
     /// # Errors
     /// Why there is none.
     pub async fn shown(&self, sha256: &str) -> Result<Vec<u8>, NoImage> {
+        self.with(sha256, |bytes, image, limits| {
+            #[allow(clippy::cast_possible_truncation, reason = "448")]
+            let side_px = SIDE_PX as u32;
+            let decoded = decode::picture(bytes, image, limits, SIDE_PX).map_err(|it| it.to_string())?;
+            jpeg(decoded.picture.grey(), side_px, ExtendedColorType::L8)
+        })
+        .await
+    }
+
+    /// What becomes of an image, on a thread of its own; few at a time.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn with<T: Send + 'static>(
+        &self,
+        sha256: &str,
+        make: impl FnOnce(&[u8], &Image, &DecodeSettings) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, NoImage> {
         let kept = self.lock().images.get(sha256).cloned();
         let (image, bytes) = kept.ok_or(NoImage::NotHeld)?;
         // Never closed; were it, one image too many would be harmless.
@@ -108,9 +126,9 @@ impl Images {
             (None, ImageLocation::Inline) => return Err(NoImage::NotHeld),
         };
         let limits = self.0.decode.clone();
-        let work = tokio::task::spawn_blocking(move || written_anew(&bytes, &image, &limits));
+        let work = tokio::task::spawn_blocking(move || make(&bytes, &image, &limits));
         work.await.unwrap_or_else(|error| Err(error.to_string())).map_err(|reason| {
-            tracing::debug!(reason, "an image for the board cannot be decoded");
+            tracing::debug!(reason, "an image cannot be shown on the board");
             NoImage::Unusable
         })
     }
@@ -136,17 +154,15 @@ impl Images {
     }
 }
 
-fn written_anew(bytes: &[u8], image: &Image, limits: &DecodeSettings) -> Result<Vec<u8>, String> {
-    let picture =
-        decode::picture(bytes, image, limits, SIDE_PX).map_err(|rejection| rejection.to_string())?.picture;
+/// A square as a JPEG.
+pub(super) fn jpeg(pixels: &[u8], side_px: u32, colour: ExtendedColorType) -> Result<Vec<u8>, String> {
     let mut jpeg = Vec::new();
-    #[allow(clippy::cast_possible_truncation, reason = "448")]
     JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY)
-        .encode(picture.grey(), SIDE_PX as u32, SIDE_PX as u32, ExtendedColorType::L8)
+        .encode(pixels, side_px, side_px, colour)
         .map_err(|error| error.to_string())?;
     Ok(jpeg)
 }
 
 #[cfg(test)]
 #[path = "images/tests.rs"]
-mod tests;
+pub(super) mod tests;

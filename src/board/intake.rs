@@ -64,6 +64,7 @@ struct Inner {
     select: SelectSettings,
     max_value_bytes: usize,
     images: Images,
+    maps: bool,
     wall: Mutex<Wall>,
     counts: Mutex<Counts>,
     unreadable: Seldom<&'static str>,
@@ -107,7 +108,7 @@ impl Recent {
 }
 
 impl Board {
-    /// Knows nothing yet.
+    /// Knows nothing yet. `maps` says whether it can be asked where the model looked.
     #[must_use]
     pub fn new(
         topics: Topics,
@@ -115,10 +116,11 @@ impl Board {
         max_value_bytes: usize,
         images: Images,
         wall: Wall,
+        maps: bool,
     ) -> Self {
         let (wall, counts) = (Mutex::new(wall), Mutex::default());
         let unreadable = Seldom::default();
-        Self(Arc::new(Inner { topics, select, max_value_bytes, images, wall, counts, unreadable }))
+        Self(Arc::new(Inner { topics, select, max_value_bytes, images, maps, wall, counts, unreadable }))
     }
 
     /// The embryos.
@@ -130,6 +132,12 @@ impl Board {
     #[must_use]
     pub fn images(&self) -> &Images {
         &self.0.images
+    }
+
+    /// Whether it can be asked where the model looked.
+    #[must_use]
+    pub fn has_maps(&self) -> bool {
+        self.0.maps
     }
 
     /// What is followed.

@@ -16,13 +16,14 @@ use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Account, Refused};
+use super::heat::HeatMaps;
 use super::images::NoImage;
 use super::intake::Board;
 use super::listen::Peer;
 use super::review::{MAX_FORM_BYTES, NoReview, review};
 use super::stream::{Cell, events};
 use super::{ReviewOut, page};
-use crate::domain::Review;
+use crate::domain::{Head, Review};
 
 const SIGN_IN: &str = "/sign-in";
 /// Guessing a token is slow.
@@ -33,6 +34,7 @@ const NEVER_CHANGES: &str = "private, max-age=31536000, immutable";
 pub(super) struct Shared {
     pub(super) access: Access,
     pub(super) board: Board,
+    pub(super) heat: Option<HeatMaps>,
     pub(super) reviews: Arc<dyn ReviewOut>,
     pub(super) stop: CancellationToken,
 }
@@ -48,6 +50,7 @@ pub(super) fn routes() -> Routes {
         (Method::GET, "/api/embryos/{id}", get(embryo)),
         (Method::GET, "/api/embryos/{id}/blinded", get(blinded)),
         (Method::GET, "/api/images/{sha256}", get(image)),
+        (Method::GET, "/api/maps/{model}/{sha256}/{head}", get(map)),
         (Method::POST, "/api/reviews", post(send_review)),
         (Method::POST, SIGN_IN, post(sign_in)),
         (Method::POST, "/sign-out", post(sign_out)),
@@ -135,7 +138,7 @@ async fn embryo(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Re
         .map(|frame| json!({"frame": frame, "image": held(&frame.image_sha256)}))
         .collect();
     let cell = Cell::new(&id, embryo, &shared.board);
-    json_answer(StatusCode::OK, &json!({"cell": cell, "frames": frames}))
+    json_answer(StatusCode::OK, &json!({"cell": cell, "frames": frames, "maps": shared.heat.is_some()}))
 }
 
 /// What a reviewer may see before giving a grade: where the embryo lies, and its photographs. Frames without a grade are
@@ -165,10 +168,26 @@ async fn blinded(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> R
 }
 
 async fn image(State(shared): State<Arc<Shared>>, Path(sha256): Path<String>) -> Response {
-    match shared.board.images().shown(&sha256).await {
+    picture(shared.board.images().shown(&sha256).await)
+}
+
+/// Where a head of the model looked.
+async fn map(
+    State(shared): State<Arc<Shared>>,
+    Path((model, sha256, head)): Path<(String, String, String)>,
+) -> Response {
+    let head = Head::ALL.iter().find(|known| known.as_str() == head);
+    match (&shared.heat, head) {
+        (Some(heat), Some(head)) => picture(heat.of(&model, &sha256, *head).await),
+        _ => answer(StatusCode::NOT_FOUND, "there are no heat maps here: see board.heat_maps"),
+    }
+}
+
+fn picture(made: Result<Vec<u8>, NoImage>) -> Response {
+    match made {
         Ok(jpeg) => ([(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, NEVER_CHANGES)], jpeg).into_response(),
         Err(NoImage::NotHeld) => answer(StatusCode::NOT_FOUND, "the board does not hold this image"),
-        Err(NoImage::Unusable) => answer(StatusCode::BAD_GATEWAY, "this image cannot be read any more"),
+        Err(NoImage::Unusable) => answer(StatusCode::BAD_GATEWAY, "this image cannot be shown"),
     }
 }
 

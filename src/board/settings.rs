@@ -33,6 +33,8 @@ pub struct BoardSettings {
     pub max_frames_per_embryo: usize,
     /// Photographs in memory, all together.
     pub max_image_bytes: usize,
+    /// Whether the model is loaded, when first asked, to show where it looked.
+    pub heat_maps: bool,
 }
 
 /// Who may look.

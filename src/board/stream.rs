@@ -48,6 +48,9 @@ pub struct Latest<'a> {
     /// Whether the image can be shown.
     image: bool,
     untrained: bool,
+    model_digest: &'a str,
+    /// Whether it can be asked where the model looked for the expansion.
+    map: bool,
 }
 
 impl<'a> Cell<'a> {
@@ -65,6 +68,8 @@ impl<'a> Cell<'a> {
             image_sha256: &frame.image_sha256,
             image: board.images().holds(&frame.image_sha256),
             untrained: frame.model.untrained,
+            model_digest: &frame.model.digest,
+            map: board.has_maps() && frame.heads.is_some(),
         });
         Self { embryo_id, place: &embryo.place, latest, summary: embryo.summary.as_ref() }
     }

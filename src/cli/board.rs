@@ -41,6 +41,7 @@ pub(super) fn parts(config: &Config, health: Health, stop: CancellationToken) ->
         select: config.select.clone(),
         fetch: config.fetch.clone(),
         decode: config.decode.clone(),
+        model: config.model.clone(),
         health,
         stop,
     }

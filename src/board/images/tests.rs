@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::MediaType;
 use crate::pipeline::fetch::FetchSettings;
 
-fn images(max_bytes: usize, prefixes: Vec<String>) -> Images {
+pub(in crate::board) fn images(max_bytes: usize, prefixes: Vec<String>) -> Images {
     let decode = DecodeSettings { max_image_bytes: 1 << 20, max_pixels: 1 << 20, threads: 1 };
     let fetch = FetchSettings {
         allowed_uri_prefixes: prefixes,
@@ -16,7 +16,7 @@ fn images(max_bytes: usize, prefixes: Vec<String>) -> Images {
 }
 
 /// A PNG of this grey, as an event describes it, and its text.
-fn photograph(grey: u8, location: ImageLocation) -> (Image, Vec<u8>) {
+pub(in crate::board) fn photograph(grey: u8, location: ImageLocation) -> (Image, Vec<u8>) {
     let mut png = std::io::Cursor::new(Vec::new());
     image::GrayImage::from_pixel(300, 300, image::Luma([grey]))
         .write_to(&mut png, image::ImageFormat::Png)
@@ -33,7 +33,7 @@ fn photograph(grey: u8, location: ImageLocation) -> (Image, Vec<u8>) {
     (image, png)
 }
 
-fn text(bytes: &[u8]) -> Vec<u8> {
+pub(in crate::board) fn text(bytes: &[u8]) -> Vec<u8> {
     base64_simd::STANDARD.encode_to_string(bytes).into_bytes()
 }
 

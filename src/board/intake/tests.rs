@@ -19,7 +19,7 @@ pub(in crate::board) fn board() -> Board {
         dead_letters: "dead".into(),
         summaries: "summaries".into(),
     };
-    Board::new(topics, config.select, 1 << 20, images, Wall::new(10, 10))
+    Board::new(topics, config.select, 1 << 20, images, Wall::new(10, 10), false)
 }
 
 fn receive(board: &Board, topic: &str, value: &str, headers: &[(&str, &str)]) {

@@ -37,16 +37,21 @@ export function announce(text) {
   say(document.getElementById("said"), text);
 }
 
-/** The photograph of a frame, or a place without one. */
-export function photograph(frame, alt, attributes = {}) {
+/** Where a head of the model looked. */
+export function mapOf(frame, head) {
+  return `/api/maps/${frame.model.digest}/${frame.image_sha256}/${head}`;
+}
+
+/** The photograph of a frame, or what is made of it, or a place without one. */
+export function photograph(frame, alt, attributes = {}, source = undefined) {
   if (!frame || !frame.image) {
-    return el("div", { class: "photo none", ...attributes }, el("span", {}, "no photograph held"));
+    return el("div", { class: "photo none", ...attributes }, el("span", {}, source ? "cannot be shown" : "no photograph held"));
   }
   const image = el("img", {
-    class: "photo", src: `/api/images/${frame.image_sha256}`, alt, width: 448, height: 448, decoding: "async", ...attributes,
+    class: "photo", src: source || `/api/images/${frame.image_sha256}`, alt, width: 448, height: 448, decoding: "async", ...attributes,
   });
   // Forgotten meanwhile, or not to be read any more.
-  image.addEventListener("error", () => image.replaceWith(photograph(null, "", attributes)), { once: true });
+  image.addEventListener("error", () => image.replaceWith(photograph(null, "", attributes, source)), { once: true });
   return image;
 }
 

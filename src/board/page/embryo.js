@@ -1,6 +1,6 @@
 // One embryo: what all its photographs say together, each of them, and where every grade comes from.
 
-import { ask, el, photograph, unseen } from "./dom.js";
+import { ask, el, mapOf, photograph, unseen } from "./dom.js";
 import { chart } from "./chart.js";
 import { ASSESSMENTS, HEADS, container, hpi, number, reasonsOf, utc, verdict } from "./words.js";
 
@@ -15,12 +15,13 @@ export function showEmbryo(main, id, wall) {
     el("div", { class: "bar" }, el("a", { class: "button", href: "#/" }, "← Wall"), title, place, review), body,
   );
   // The last photograph, until another one is chosen.
-  let chosen = null, known = null, gone = false, loading = false, again = false;
+  let look = "photo", chosen = null, known = null, gone = false, loading = false, again = false;
   const photos = new Map();
   /** The same element for the same photograph, so that nothing flickers when the view is drawn anew. */
   const held = (kind, frame, alt, attributes) => {
     const key = `${kind} ${frame.image_sha256} ${frame.image}`;
-    if (!photos.has(key)) photos.set(key, el("div", {}, photograph(frame, alt, attributes)));
+    const source = HEADS[kind] && mapOf(frame, kind);
+    if (!photos.has(key)) photos.set(key, el("div", {}, photograph(frame, alt, attributes, source)));
     return photos.get(key);
   };
 
@@ -48,12 +49,12 @@ export function showEmbryo(main, id, wall) {
     const looked = frames.find(({ frame }) => frame.id === chosen) || frames.at(-1);
     const { kind, id: inside } = container(cell);
     place.textContent = `${kind} ${inside}, well ${cell.well} · ${cell.instrument?.serial || "incubator not known"} · ${cell.site_id}`;
-    const focused = document.activeElement?.dataset?.frame;
+    const { frame: focused, look: wasLook } = document.activeElement?.dataset ?? {};
     const strip = el("ol", { class: "strip" }, frames.map((it) => el("li", {}, thumbnail(it, it === looked, choose, held))));
     const old = body.querySelector(".strip");
     const scrolled = old ? old.scrollLeft : Infinity;
     body.replaceChildren(
-      el("section", { class: "panel look", "aria-label": "Photograph" }, looked ? photo(looked, held) : el("p", { class: "empty" }, "No photograph since the board started.")),
+      el("section", { class: "panel look", "aria-label": "Photograph" }, looked ? photo(looked, held, known.maps, look, (it) => { look = it; draw(); }) : el("p", { class: "empty" }, "No photograph since the board started.")),
       el("section", { class: "panel", "aria-label": "All photographs together" }, together(cell)),
       el("section", { class: "panel heads", "aria-label": "This photograph" }, looked ? grades(looked.frame) : null),
       el("section", { class: "panel wide", "aria-label": "Timeline" }, el("h2", {}, "Timeline"),
@@ -64,6 +65,7 @@ export function showEmbryo(main, id, wall) {
     );
     strip.scrollLeft = scrolled === Infinity ? strip.scrollWidth : scrolled;
     if (focused) [...strip.querySelectorAll("button")].find((it) => it.dataset.frame === focused)?.focus({ preventScroll: true });
+    if (wasLook) body.querySelector(".looks input:checked")?.focus({ preventScroll: true });
   }
 
   const watcher = (changed) => changed.includes(id) && load();
@@ -82,11 +84,18 @@ function thumbnail({ frame, image }, looked, choose, held) {
     el("span", {}, hpi(frame.hpi)));
 }
 
-function photo({ frame, image }, held) {
+/** The photograph, and where each head looked. */
+function photo({ frame, image }, held, maps, look, change) {
+  const heads = image && maps ? Object.keys(HEADS).filter((head) => frame[head]) : [];
+  const shown = heads.includes(look) ? look : "photo";
+  const choice = (value, text) => el("label", {},
+    el("input", { type: "radio", name: "look", "data-look": value, value, checked: value === shown, onchange: () => change(value) }), el("span", {}, text));
   return [
-    held("large", { ...frame, image }, `Photograph at ${hpi(frame.hpi)}`),
+    shown === "photo" ? held("large", { ...frame, image }, `Photograph at ${hpi(frame.hpi)}`) : held(shown, { ...frame, image }, `Where the model looked for ${HEADS[shown].name}`),
+    heads.length > 0 && el("fieldset", { class: "filter looks" }, el("legend", { class: "sr" }, "Photograph, or where the model looked"),
+      choice("photo", "Photo"), heads.map((head) => choice(head, head.toUpperCase()))),
     el("p", { class: "under" }, `${hpi(frame.hpi)} · ${utc(frame.captured_at)} · focal plane ${frame.focal_plane.index + 1} of ${frame.focal_plane.count}`),
-    el("p", { class: "under" }, "As the model sees it: cropped to a square, in grey."),
+    el("p", { class: "under" }, shown === "photo" ? "As the model sees it: cropped to a square, in grey." : "What each part adds to the grade of this head, from nothing over violet and red to yellow."),
   ];
 }
 

@@ -1,7 +1,7 @@
 // The wall: every well, grouped as it stands in the laboratory. Cells are changed where they are, so that whoever has the
 // focus on one, or reads it, keeps it.
 
-import { el, photograph, say, unseen } from "./dom.js";
+import { el, mapOf, photograph, say, unseen } from "./dom.js";
 import { ASSESSMENTS, ago, container, hpi, number, reasonsOf, verdict } from "./words.js";
 
 const FILTERS = {
@@ -10,6 +10,8 @@ const FILTERS = {
   doubted: ["Not graded", ({ latest }) => latest && latest.status === "abstained"],
 };
 const AGE_EVERY_MS = 5000;
+/** Whoever only passes over a cell is shown nothing. */
+const PEEK_AFTER_MS = 400;
 /** Sides of a cell, in letter widths. */
 const SMALLEST = 8.6, LARGEST = 20;
 /** How much of the screen cells can take, beside what stands between them, and how high one is. */
@@ -158,7 +160,29 @@ function make(cell) {
     el("span", { class: "well" }, unseen("Well "), String(cell.well)),
     el("span", { class: "line" }, parts.grade, parts.confidence),
     parts.level, parts.badge, parts.doubt, parts.when);
-  return { link, ...parts, sha256: undefined };
+  const shown = { link, ...parts, sha256: undefined };
+  link.addEventListener("pointerenter", () => peek(shown));
+  link.addEventListener("focus", () => peek(shown));
+  link.addEventListener("pointerleave", () => unpeek(shown));
+  link.addEventListener("blur", () => unpeek(shown));
+  return shown;
+}
+
+/** Whoever stays on a cell is shown where the model looked for the expansion, if the board knows. */
+function peek(shown) {
+  clearTimeout(shown.timer);
+  shown.timer = setTimeout(() => {
+    const { map } = shown;
+    if (!map || shown.photo.querySelector(".heat")) return;
+    const heat = el("img", { class: "photo heat", alt: "", src: map, width: 448, height: 448 });
+    heat.addEventListener("load", () => shown.timer && shown.photo.append(heat, el("span", { class: "heat-key" }, "EXP: where the model looked")), { once: true });
+  }, PEEK_AFTER_MS);
+}
+
+function unpeek(shown) {
+  clearTimeout(shown.timer);
+  shown.timer = 0;
+  for (const part of shown.photo.querySelectorAll(".heat, .heat-key")) part.remove();
 }
 
 function update(shown, cell) {
@@ -168,6 +192,7 @@ function update(shown, cell) {
   const sha256 = latest?.image ? latest.image_sha256 : null;
   if (sha256 !== shown.sha256) {
     shown.sha256 = sha256;
+    shown.map = latest?.map && mapOf({ ...latest, model: { digest: latest.model_digest } }, "exp");
     const photo = photograph(latest, "", { loading: wasNew ? "lazy" : "eager" });
     // The old one stays until the new one is there: a wall that goes black by turns is hard to look at.
     const swap = () => shown.sha256 === sha256 && shown.photo.replaceChildren(photo);
@@ -189,8 +214,11 @@ function update(shown, cell) {
     el("span", { "aria-hidden": "true" }, mark), ` ${text}`, assessment === "amended" ? `, ours ${ours}` : "",
   );
   const doubted = latest?.status === "abstained";
-  shown.doubt.hidden = !doubted;
-  shown.doubt.replaceChildren(...(doubted ? [el("span", { "aria-hidden": "true" }, "△ "), `last photo: ${reasonsOf(latest)}`] : []));
+  const doubts = [];
+  if (latest?.untrained) doubts.push("untrained model: means nothing");
+  if (doubted) doubts.push(`last photo: ${reasonsOf(latest)}`);
+  shown.doubt.hidden = doubts.length === 0;
+  shown.doubt.replaceChildren(...(doubts.length > 0 ? [el("span", { "aria-hidden": "true" }, "△ "), doubts.join("; ")] : []));
   shown.link.dataset.doubted = doubted;
   age(shown, cell);
 }

@@ -54,6 +54,7 @@ async fn running(topic: Topic, change: impl FnOnce(&mut BoardSettings)) -> Runni
     let shared = Shared {
         access: Access::new(&settings).unwrap(),
         board: board.clone(),
+        heat: None,
         reviews: topic.clone(),
         stop: stop.clone(),
     };
@@ -92,7 +93,11 @@ fn proxy(settings: &mut BoardSettings) {
 }
 
 fn filled(path: &str) -> String {
-    path.replace("{name}", "board.js").replace("{id}", "e").replace("{sha256}", &"0".repeat(64))
+    path.replace("{name}", "board.js")
+        .replace("{id}", "e")
+        .replace("{sha256}", &"0".repeat(64))
+        .replace("{model}", "m")
+        .replace("{head}", "exp")
 }
 
 #[tokio::test]

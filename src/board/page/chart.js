@@ -4,12 +4,13 @@ import { svg } from "./dom.js";
 import { hpi } from "./words.js";
 
 const HEIGHT = 260;
-const LEFT = 44, RIGHT = 14, TOP = 14, BOTTOM = 40;
+const LEFT = 48, RIGHT = 16, TOP = 14, BOTTOM = 46;
 
 /** `trajectory` of a summary, `frames` of an embryo, the run of the frame that is looked at, and what to do with another. */
 export function chart({ trajectory, frames, window: limits, selected, choose }) {
-  // Letters keep their size on a telephone.
-  const width = innerWidth < 750 ? 420 : 1100;
+  // As high as fifteen letters on every screen, and as wide as it is.
+  const letter = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const width = Math.max(420, Math.round((HEIGHT * innerWidth) / (15.5 * letter)));
   const times = [...trajectory.map((it) => it.hpi), ...frames.map(({ frame }) => frame.hpi)];
   const from = Math.floor(Math.min(limits?.from_hpi ?? Infinity, ...times));
   const to = Math.max(Math.ceil(Math.max(limits?.to_hpi ?? -Infinity, ...times)), from + 1);
@@ -25,7 +26,7 @@ export function chart({ trajectory, frames, window: limits, selected, choose }) 
   }
   const every = Math.max(1, Math.ceil((to - from) / 10));
   for (let time = from; time <= to; time += every) {
-    grid.push(svg("text", { class: "tick", x: x(time), y: HEIGHT - BOTTOM + 20, "text-anchor": "middle" }, String(time)));
+    grid.push(svg("text", { class: "tick", x: x(time), y: HEIGHT - BOTTOM + 21, "text-anchor": "middle" }, String(time)));
   }
   grid.push(
     svg("text", { class: "axis", x: width - RIGHT, y: HEIGHT - 4, "text-anchor": "end" }, "hours post insemination"),

@@ -1,8 +1,7 @@
 //! The live board: a page that shows every well with its last photograph and grade, and takes reviews.
 //!
-//! It only looks on. It is in no consumer group, commits nothing and keeps nothing: on start it reads the summaries
-//! whole and the grades and photographs of the last hours, all of it bounded. The one thing that it writes is what a
-//! reviewer says.
+//! It only looks on. It is in no consumer group, commits nothing and keeps nothing: on start it reads the summaries,
+//! grades and photographs of the last hours, all of it bounded. The one thing that it writes is what a reviewer says.
 
 pub mod access;
 pub mod images;
@@ -164,7 +163,8 @@ impl BoardServer {
     }
 }
 
-/// The summaries whole: they are compacted, and older than any grade may be. Of the rest what is recent.
+/// What is recent. Whatever is said of an embryo, its summary follows: one that is older is of an embryo of which nothing
+/// was heard since.
 fn followed(
     settings: &BoardSettings,
     kafka: &KafkaSettings,
@@ -173,12 +173,12 @@ fn followed(
 ) -> Vec<Followed> {
     let since = |hours: u32| (hours > 0).then(|| (now - TimeDelta::hours(hours.into())).timestamp_millis());
     [
-        (summaries_topic, None),
-        (kafka.grades_topic.as_str(), since(settings.history_hours)),
-        (kafka.dead_letters_topic.as_str(), since(settings.history_hours)),
-        (kafka.frames_topic.as_str(), since(settings.image_history_hours)),
+        (summaries_topic, settings.history_hours),
+        (&kafka.grades_topic, settings.history_hours),
+        (&kafka.dead_letters_topic, settings.history_hours),
+        (&kafka.frames_topic, settings.image_history_hours),
     ]
-    .map(|(topic, since_ms)| Followed { topic: topic.to_owned(), since_ms })
+    .map(|(topic, hours)| Followed { topic: topic.to_owned(), since_ms: since(hours) })
     .into()
 }
 

@@ -154,7 +154,7 @@ async fn the_board_shows_what_the_topics_hold_and_a_review_is_on_its_topic_when_
     let producer = producer(kafka);
     send(&producer, TOPICS[0], key, frame, TimeDelta::zero());
     send(&producer, TOPICS[1], "E", &grade("E", &sha256), TimeDelta::zero());
-    send(&producer, SUMMARIES, "E", &summary("E"), TimeDelta::days(30));
+    send(&producer, SUMMARIES, "E", &summary("E"), TimeDelta::hours(71));
     send(&producer, SUMMARIES, "other", b"{", TimeDelta::zero());
     let letter = BaseRecord::to(TOPICS[2]).key("E").payload("x").headers(
         OwnedHeaders::new().insert(Header { key: "memebg.error.code", value: Some("image_undecodable") }),
@@ -200,8 +200,8 @@ async fn grades_of_long_ago_and_of_aborted_transactions_are_not_shown() {
         kafka.create_topic(&name(topic), 1, &[]).await;
     }
     let (plain, grades) = (producer(kafka), name("grades"));
-    send(&plain, &grades, "old", &grade("old", &"0".repeat(64)), TimeDelta::hours(49));
-    send(&plain, &grades, "recent", &grade("recent", &"0".repeat(64)), TimeDelta::hours(47));
+    send(&plain, &grades, "old", &grade("old", &"0".repeat(64)), TimeDelta::hours(73));
+    send(&plain, &grades, "recent", &grade("recent", &"0".repeat(64)), TimeDelta::hours(71));
     let aborted: BaseProducer = kafka.client().set("transactional.id", "past").create().expect("a producer");
     aborted.init_transactions(PATIENCE).expect("a broker");
     aborted.begin_transaction().expect("a transaction");

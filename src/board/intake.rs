@@ -183,7 +183,7 @@ impl Board {
             topic if topic == topics.summaries => {
                 let Some(value) = message.value else { return };
                 match serde_json::from_slice(value) {
-                    Ok(summary) => self.wall().summary(summary),
+                    Ok(summary) => self.wall().summary(summary, at),
                     Err(error) => self.unreadable("summary", &error),
                 }
             }

@@ -75,7 +75,7 @@ mod tests {
     fn reviewed(form: &serde_json::Value) -> Result<Review, NoReview> {
         let mut wall = Wall::new(10, 10);
         for version in 1..=3 {
-            wall.summary(summary("e", version));
+            wall.summary(summary("e", version), Utc::now());
         }
         review(form.to_string().as_bytes(), &wall, "2026-03-02T10:00:00Z".parse().unwrap())
     }

@@ -23,7 +23,7 @@ pub struct BoardSettings {
     pub allow_plain_http: bool,
     /// Host names under which the board is reached, beside those of the loopback.
     pub hosts: Vec<String>,
-    /// How far back grades and dead letters are read at the start. 0: all that the topics hold.
+    /// How far back summaries, grades and dead letters are read at the start. 0: all that the topics hold.
     pub history_hours: u32,
     /// How far back photographs are. 0: all that the topic holds.
     pub image_history_hours: u32,

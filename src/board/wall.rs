@@ -1,9 +1,8 @@
 //! What the board knows of the embryos: pure, bounded, and asked by every page that is open.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
-use lru::LruCache;
 use serde::Serialize;
 
 use crate::domain::{
@@ -97,6 +96,8 @@ pub struct Embryo {
     /// The newest summary, without its contributions.
     pub summary: Option<EmbryoSummary>,
     versions: VecDeque<ReviewedSummary>,
+    /// When the newest event about it was written.
+    heard: DateTime<Utc>,
     changed: u64,
 }
 
@@ -132,7 +133,9 @@ pub struct Changes<'a> {
 pub struct Wall {
     max_embryos: usize,
     max_frames: usize,
-    embryos: LruCache<String, Embryo>,
+    embryos: HashMap<String, Embryo>,
+    /// The same by when they were heard of.
+    by_age: BTreeSet<(DateTime<Utc>, String)>,
     gone: VecDeque<(u64, String)>,
     sequence: u64,
 }
@@ -144,7 +147,8 @@ impl Wall {
         Self {
             max_embryos,
             max_frames,
-            embryos: LruCache::unbounded(),
+            embryos: HashMap::new(),
+            by_age: BTreeSet::new(),
             gone: VecDeque::new(),
             // 0 is what a page has seen that was never told.
             sequence: 1,
@@ -161,7 +165,7 @@ impl Wall {
             dish_id: event.dish_id.clone(),
             well: event.well,
         };
-        let embryo = self.change(&event.embryo_id, &place);
+        let Some(embryo) = self.change(&event.embryo_id, &place, graded_at) else { return };
         let frame = FrameGrade::new(event, graded_at);
         if embryo.latest().is_none_or(|latest| latest.run <= frame.run) {
             embryo.place = place;
@@ -173,8 +177,8 @@ impl Wall {
     }
 
     /// Takes in a summary. An older version than the known one changes nothing.
-    pub fn summary(&mut self, mut summary: EmbryoSummary) {
-        let known = self.embryos.peek(&summary.embryo_id).and_then(|it| it.summary.as_ref());
+    pub fn summary(&mut self, mut summary: EmbryoSummary, published_at: DateTime<Utc>) {
+        let known = self.embryos.get(&summary.embryo_id).and_then(|it| it.summary.as_ref());
         if known.is_some_and(|known| known.version >= summary.version) {
             return;
         }
@@ -193,7 +197,7 @@ impl Wall {
             dish_id: summary.dish_id.clone(),
             well: summary.well,
         };
-        let embryo = self.change(&summary.embryo_id, &place);
+        let Some(embryo) = self.change(&summary.embryo_id, &place, published_at) else { return };
         embryo.versions.push_back(on_the_table);
         if embryo.versions.len() > VERSIONS {
             embryo.versions.pop_front();
@@ -204,7 +208,7 @@ impl Wall {
     /// What is known of an embryo.
     #[must_use]
     pub fn embryo(&self, id: &str) -> Option<&Embryo> {
-        self.embryos.peek(id)
+        self.embryos.get(id)
     }
 
     /// What changed since a page was last told, which was when `since` was the sequence; 0 is never.
@@ -214,7 +218,7 @@ impl Wall {
             || since > self.sequence
             || (self.gone.len() == GONE && self.gone.front().is_some_and(|(at, _)| *at > since));
         let embryos = self.embryos.iter().filter(|(_, embryo)| all || embryo.changed > since).collect();
-        let gone = self.gone.iter().filter(|(at, id)| !all && *at > since && !self.embryos.contains(id));
+        let gone = self.gone.iter().filter(|(at, id)| !all && *at > since && !self.embryos.contains_key(id));
         Changes { sequence: self.sequence, all, embryos, gone: gone.map(|(_, id)| id).collect() }
     }
 
@@ -227,29 +231,36 @@ impl Wall {
     /// Whether nothing is known yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.embryos.len() == 0
+        self.embryos.is_empty()
     }
 
-    /// The embryo, as the one that changed last.
-    fn change(&mut self, id: &str, place: &Place) -> &mut Embryo {
+    /// The embryo, as one that changed. None when there is no room for one that is older than all others: partitions
+    /// are read one faster than the other, and what is shown must not depend on that.
+    fn change(&mut self, id: &str, place: &Place, at: DateTime<Utc>) -> Option<&mut Embryo> {
         self.sequence += 1;
-        if !self.embryos.contains(id) && self.embryos.len() >= self.max_embryos {
-            let oldest = self.embryos.pop_lru();
-            self.gone.extend(oldest.map(|(id, _)| (self.sequence, id)));
+        if let Some(known) = self.embryos.get(id) {
+            self.by_age.remove(&(known.heard, id.to_owned()));
+        } else if self.embryos.len() >= self.max_embryos {
+            self.by_age.first().filter(|(oldest, _)| *oldest <= at)?;
+            let (_, oldest) = self.by_age.pop_first()?;
+            self.embryos.remove(&oldest);
+            self.gone.push_back((self.sequence, oldest));
             if self.gone.len() > GONE {
                 self.gone.pop_front();
             }
         }
-        let unknown = || Embryo {
+        let embryo = self.embryos.entry(id.to_owned()).or_insert_with(|| Embryo {
             place: place.clone(),
             frames: BTreeMap::new(),
             summary: None,
             versions: VecDeque::new(),
+            heard: at,
             changed: 0,
-        };
-        let embryo = self.embryos.get_or_insert_mut(id.to_owned(), unknown);
+        });
+        embryo.heard = embryo.heard.max(at);
         embryo.changed = self.sequence;
-        embryo
+        self.by_age.insert((embryo.heard, id.to_owned()));
+        Some(embryo)
     }
 }
 

@@ -50,7 +50,7 @@ async fn running(topic: Topic, change: impl FnOnce(&mut BoardSettings)) -> Runni
     settings.validate().unwrap();
     let (board, topic, stop) = (intake::tests::board(), Arc::new(topic), CancellationToken::new());
     board.wall().grade(event("e", 412), Utc::now());
-    board.wall().summary(summary("e", 2));
+    board.wall().summary(summary("e", 2), Utc::now());
     let shared = Shared {
         access: Access::new(&settings).unwrap(),
         board: board.clone(),

@@ -44,17 +44,22 @@ fn an_abstained_frame_has_no_confidence_though_its_heads_are_kept() {
 #[test]
 fn embryos_are_bounded_the_silent_one_goes_first_and_pages_are_told() {
     let mut wall = Wall::new(2, 3);
-    wall.grade(event("a", 1), at());
-    wall.grade(event("b", 1), at());
+    let minute = |minute: i64| at() + chrono::TimeDelta::minutes(minute);
+    wall.grade(event("a", 1), minute(1));
+    wall.grade(event("b", 1), minute(2));
     let seen = wall.changes(0).sequence;
-    wall.grade(event("a", 2), at());
-    wall.grade(event("c", 1), at());
-    assert_eq!(wall.len(), 2);
+    wall.grade(event("a", 2), minute(3));
+    wall.grade(event("c", 1), minute(4));
+    assert_eq!((wall.len(), wall.by_age.len()), (2, 2));
     let changes = wall.changes(seen);
     assert_eq!((ids(&changes), changes.all), (vec!["a".into(), "c".into()], false));
     assert_eq!(changes.gone, ["b"]);
     assert!(wall.changes(changes.sequence).embryos.is_empty());
-    assert_eq!(ids(&wall.changes(0)), ["a", "c"]);
+    wall.summary(summary("d", 1), minute(2));
+    wall.grade(event("a", 1), minute(0));
+    assert_eq!(ids(&wall.changes(0)), ["a", "c"], "what is read late is not what happens now");
+    wall.summary(summary("d", 1), minute(4));
+    assert_eq!(ids(&wall.changes(0)), ["c", "d"]);
 }
 
 #[test]
@@ -74,9 +79,9 @@ fn a_page_that_missed_too_much_begins_anew() {
 fn only_a_newer_summary_counts_and_the_last_versions_can_be_reviewed() {
     let mut wall = Wall::new(1, 1);
     for version in 1..=100 {
-        wall.summary(summary("e", version));
+        wall.summary(summary("e", version), at());
     }
-    wall.summary(summary("e", 99));
+    wall.summary(summary("e", 99), at());
     let embryo = wall.embryo("e").unwrap();
     let kept = embryo.summary.as_ref().unwrap();
     assert_eq!((kept.version, kept.contributions.len()), (100, 0));

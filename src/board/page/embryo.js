@@ -16,6 +16,7 @@ export function showEmbryo(main, id, wall) {
   );
   // The last photograph, until another one is chosen.
   let look = "photo", chosen = null, known = null, gone = false, loading = false, again = false;
+  const left = new AbortController();
   const photos = new Map();
   /** The same element for the same photograph, so that nothing flickers when the view is drawn anew. */
   const held = (kind, frame, alt, attributes) => {
@@ -29,7 +30,7 @@ export function showEmbryo(main, id, wall) {
     if (loading) { again = true; return; }
     loading = true;
     try {
-      known = await ask(`/api/embryos/${encodeURIComponent(id)}`);
+      known = await ask(`/api/embryos/${encodeURIComponent(id)}`, { signal: left.signal });
       if (!gone) draw();
     } catch (error) {
       if (!gone && !known) body.replaceChildren(el("p", { class: "empty" }, error.message));
@@ -71,7 +72,7 @@ export function showEmbryo(main, id, wall) {
   const watcher = (changed) => changed.includes(id) && load();
   wall.watchers.add(watcher);
   load();
-  return () => { gone = true; wall.watchers.delete(watcher); };
+  return () => { gone = true; left.abort(); wall.watchers.delete(watcher); };
 }
 
 function thumbnail({ frame, image }, looked, choose, held) {

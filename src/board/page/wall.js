@@ -175,7 +175,9 @@ function peek(shown) {
     const { map } = shown;
     if (!map || shown.photo.querySelector(".heat")) return;
     const heat = el("img", { class: "photo heat", alt: "", src: map, width: 448, height: 448 });
-    heat.addEventListener("load", () => shown.timer && shown.photo.append(heat, el("span", { class: "heat-key" }, "EXP: where the model looked")), { once: true });
+    // Meanwhile somebody may have left, or another photograph have come.
+    const wanted = () => shown.timer && shown.map === map && !shown.photo.querySelector(".heat");
+    heat.addEventListener("load", () => wanted() && shown.photo.append(heat, el("span", { class: "heat-key" }, "EXP: where the model looked")), { once: true });
   }, PEEK_AFTER_MS);
 }
 
@@ -195,7 +197,11 @@ function update(shown, cell) {
     shown.map = latest?.map && mapOf({ ...latest, model: { digest: latest.model_digest } }, "exp");
     const photo = photograph(latest, "", { loading: wasNew ? "lazy" : "eager" });
     // The old one stays until the new one is there: a wall that goes black by turns is hard to look at.
-    const swap = () => shown.sha256 === sha256 && shown.photo.replaceChildren(photo);
+    const swap = () => {
+      if (shown.sha256 !== sha256) return;
+      shown.photo.replaceChildren(photo);
+      if (shown.link.matches(":hover, :focus")) peek(shown);
+    };
     if (wasNew || sha256 === null) swap();
     else photo.addEventListener("load", swap, { once: true });
   }

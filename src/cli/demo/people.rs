@@ -11,10 +11,13 @@ use crate::board::BoardServer;
 use crate::cli::board::parts;
 use crate::config::Config;
 use crate::domain::Window;
-use crate::kafka::summaries::{self, SummariesParts};
+use crate::kafka::summaries::{self, SummariesParts, Summarizer};
 use crate::telemetry::health::Health;
 use crate::telemetry::http::TelemetryServer;
 use crate::telemetry::metrics::Metrics;
+
+/// For leaving the group, so that its consumer is gone before the broker.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What runs beside the service.
 pub(super) struct People {
@@ -55,7 +58,7 @@ impl People {
         })?;
         let tasks = vec![
             ("board", tokio::spawn(server.serve())),
-            ("summaries", tokio::spawn(async move { summarizer.end.await.context("the thread panicked")? })),
+            ("summaries", tokio::spawn(summarised(summarizer))),
             ("metrics of the summaries", tokio::spawn(async move { Ok(serving.await?) })),
         ];
         Ok(Self { board, metrics: metrics_at, stop, tasks })
@@ -77,4 +80,11 @@ impl People {
         }
         Ok(())
     }
+}
+
+async fn summarised(summarizer: Summarizer) -> anyhow::Result<()> {
+    let ended = summarizer.end.await.context("the thread panicked")?;
+    // Nothing depends on it.
+    drop(tokio::time::timeout(LEAVE_TIMEOUT, summarizer.left).await);
+    ended
 }

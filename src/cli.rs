@@ -1,5 +1,6 @@
 //! The command line: what a person or a container starts.
 
+mod board;
 mod demo;
 mod dlq;
 mod doctor;
@@ -10,6 +11,7 @@ mod incubate;
 mod labelled;
 mod progress;
 mod serve;
+mod summarize;
 #[cfg(feature = "train")]
 mod train;
 mod verify;
@@ -59,6 +61,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// The service: frame events in, grade events out.
     Serve,
+    /// Per embryo, what all its grades of day 5 say together: grade events in, summaries out.
+    Summarize,
+    /// A page that shows every well with its last photograph and grade, and takes reviews.
+    Board,
     /// Grade image files, without Kafka.
     Grade(grade::GradeArgs),
     /// Make a published grade again from its image and its bundle, and say whether it is the same.
@@ -127,6 +133,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         match cli.command {
             Command::Demo(args) => demo::run(config, args, stop).await,
             Command::Serve => serve::run(config, stop).await,
+            Command::Summarize => summarize::run(config, stop).await,
+            Command::Board => board::run(config, stop).await,
             Command::Grade(args) => grade::run(config, args, stop).await,
             Command::Verify(args) => verify::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,

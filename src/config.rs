@@ -10,6 +10,7 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::board::BoardSettings;
 use crate::incubator::IncubatorSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
@@ -23,6 +24,7 @@ use crate::pipeline::quality::QualitySettings;
 use crate::pipeline::receipt::FlowSettings;
 use crate::pipeline::select::SelectSettings;
 use crate::pipeline::{PipelineSettings, ShadowSettings};
+use crate::summaries::{ReviewsSettings, SummariesSettings};
 use crate::telemetry::{TelemetrySettings, logging};
 
 const DEFAULTS: &str = include_str!("../config/memebg.toml");
@@ -60,6 +62,12 @@ pub struct Config {
     pub shadow: ShadowSettings,
     /// What counts as recent when drift is measured.
     pub drift: DriftSettings,
+    /// What is said of each embryo.
+    pub summaries: SummariesSettings,
+    /// What embryologists say of each embryo.
+    pub reviews: ReviewsSettings,
+    /// The live board.
+    pub board: BoardSettings,
     /// Logs, metrics, probes.
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
@@ -184,6 +192,9 @@ impl Config {
             model,
             shadow,
             drift,
+            summaries,
+            reviews,
+            board,
             telemetry,
             incubator,
         } = self;
@@ -193,6 +204,16 @@ impl Config {
         model.validate().map_err(|error| invalid(&error))?;
         incubator.validate().map_err(|error| invalid(&error))?;
         logging::check_filter(&telemetry.log_filter).map_err(|error| invalid(&error))?;
+        summaries.validate(&kafka.group_id, &kafka.grades_topic).map_err(ConfigError::Invalid)?;
+        reviews
+            .validate(&[
+                ("kafka.frames_topic", &kafka.frames_topic),
+                ("kafka.grades_topic", &kafka.grades_topic),
+                ("kafka.dead_letters_topic", &kafka.dead_letters_topic),
+                ("summaries.topic", &summaries.topic),
+            ])
+            .map_err(ConfigError::Invalid)?;
+        board.validate().map_err(ConfigError::Invalid)?;
         telemetry.traces.validate().map_err(ConfigError::Invalid)?;
         check(
             select.min_hpi >= 0.0 && select.min_hpi < select.max_hpi && select.max_hpi.is_finite(),

@@ -4,10 +4,14 @@ pub mod dead_letters;
 pub mod embedded;
 pub mod feed;
 pub mod inspect;
+pub mod review_sink;
 pub mod sink;
 pub mod source;
+pub mod summaries;
 pub mod tail;
+pub mod watch;
 
+mod reader;
 mod record;
 mod refusal;
 mod transaction;
@@ -18,7 +22,7 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +99,9 @@ pub enum Error {
     /// A property that would break the delivery guarantee, or a secret that cannot be read.
     #[error("{0}")]
     Settings(String),
+    /// An event that cannot be read, where reading on would lose it.
+    #[error("{0}")]
+    Event(String),
     /// A thread could not be started.
     #[error("cannot start thread {0}")]
     Thread(&'static str, #[source] std::io::Error),
@@ -314,6 +321,10 @@ struct ErrorLog(Seldom<Option<i32>>);
 
 impl ErrorLog {
     fn warn(&self, error: &KafkaError, reason: &str) {
+        // What was asked for, and told by the poll: no error.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         let Some(suppressed) = self.0.due(error.rdkafka_error_code().map(|code| code as i32)) else { return };
         match error.rdkafka_error_code().and_then(refusal::of_connection) {
             Some(cause) => tracing::warn!(%error, suppressed, "{cause} (librdkafka: {reason})"),

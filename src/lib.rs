@@ -28,16 +28,19 @@
 //! ([`pipeline::outbox`]), and step 7 publishes what nothing open lies before, together with its offsets,
 //! in one transaction.
 
+pub mod board;
 pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod domain;
 pub mod glyph;
+pub mod heatmap;
 pub mod incubator;
 pub mod kafka;
 pub mod model;
 pub mod pipeline;
 pub mod random;
 pub mod service;
+pub mod summaries;
 pub mod telemetry;
 pub mod training;

@@ -13,7 +13,8 @@ const SIDE_PX: u32 = 256;
 
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memebg"));
-    command.arg("demo").args(arguments).env("MEMEBG__TELEMETRY__LISTEN", "127.0.0.1:0");
+    command.arg("demo").args(arguments);
+    command.env("MEMEBG__TELEMETRY__LISTEN", "127.0.0.1:0").env("MEMEBG__BOARD__LISTEN", "127.0.0.1:0");
     command
 }
 

@@ -43,6 +43,16 @@ const CONTRACT: &[(&str, &str)] = &[
     ("shadow_info", "gauge"),
     ("shadow_frames_total", "counter"),
     ("shadow_agreement_total", "counter"),
+    ("summarised_frames_total", "counter"),
+    ("summaries_published_total", "counter"),
+    ("summaries_restored_total", "counter"),
+    ("summaries_in_memory", "gauge"),
+    ("summaries_lag_events", "gauge"),
+    ("summaries_dead_lettered_total", "counter"),
+    ("reviews_total", "counter"),
+    ("review_agreement_total", "counter"),
+    ("review_kappa_ratio", "gauge"),
+    ("reviews_waiting", "gauge"),
 ];
 
 fn used() -> String {
@@ -61,6 +71,7 @@ fn used() -> String {
     metrics.set_drift_psi("invented T-1", Head::Exp, 0.1);
     metrics.set_drift_embedding_shift("invented T-1", 0.2);
     metrics.set_drift_frames("invented T-1", 500);
+    metrics.set_review_kappa(Head::Exp, Some(0.8));
     metrics.set_shadow("demo", "0.2.0", &"cd".repeat(32));
     metrics.encode().unwrap()
 }
@@ -91,6 +102,9 @@ fn label_sets_that_are_enums_exist_before_the_first_event() {
         r#"grade_total{grade="6",head="exp"} 0"#,
         r#"stage_duration_seconds_count{stage="publish"} 0"#,
         r#"inference_duration_seconds_count{model="multitask"} 0"#,
+        r#"summaries_dead_lettered_total{code="invalid_json",event="review"} 0"#,
+        r#"reviews_total{result="changed"} 0"#,
+        r#"review_agreement_total{agrees="false",head="te"} 0"#,
     ] {
         assert!(text.contains(&format!("memebg_{series}\n")), "{series} is missing in\n{text}");
     }

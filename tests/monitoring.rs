@@ -169,6 +169,7 @@ fn every_panel_and_every_rule_finds_data_in_a_demo_and_no_page_goes_out() {
         &["demo", "--seconds", "600", "--json"],
         &[
             ("telemetry.listen", "127.0.0.1:0"),
+            ("board.listen", "127.0.0.1:0"),
             ("telemetry.log_format", "json"),
             ("telemetry.log_filter", "info"),
             ("select.sites", r#"["demo"]"#),

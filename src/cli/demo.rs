@@ -1,6 +1,8 @@
 //! `memebg demo`: embedded broker, synthetic incubators or a folder, the service and a live view, in
 //! one process, over the real Kafka protocol.
 
+mod people;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use crate::kafka::feed::{FeedProgress, feed};
 use crate::kafka::tail;
 use crate::service::Service;
 use crate::telemetry::metrics::{Metrics, Totals};
+use people::People;
 
 /// Partitions of the frames topic.
 const PARTITIONS: i32 = 4;
@@ -105,6 +108,8 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
         (&config.kafka.grades_topic, 1),
         (&config.kafka.dead_letters_topic, 1),
         (&config.shadow.topic, 1),
+        (&config.summaries.topic, 1),
+        (&config.reviews.topic, 1),
     ])?;
     broker.bootstrap_servers().clone_into(&mut config.kafka.brokers);
     let (frames, truths) =
@@ -113,9 +118,14 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
         println!("embedded Kafka at {}; loading the models", broker.bootstrap_servers());
     }
 
+    let mut people = People::start(&config).await?;
+    if !args.json {
+        println!("board at http://{}/", people.board);
+        println!("metrics of the summaries at http://{}/metrics", people.metrics);
+    }
     let stop_service = CancellationToken::new();
     let starting = Service::start_unless(&stop, config.clone(), stop_service.clone());
-    let Some(service) = starting.await? else { return Ok(()) };
+    let Some(service) = starting.await? else { return people.stop().await };
     let (metrics, identity) = (service.metrics.clone(), service.identity.clone());
     let mut view = View::new(metrics.clone(), args.json);
     view.say(&format!("metrics at http://{}/metrics", service.address));
@@ -167,6 +177,10 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
                 ended??;
                 anyhow::bail!("reading the grades back ended by itself");
             }
+            ended = people.ended() => {
+                view.finish();
+                return ended;
+            }
             ended = &mut service => {
                 view.finish();
                 ended??;
@@ -189,6 +203,7 @@ pub(super) async fn run(mut config: Config, args: DemoArgs, stop: CancellationTo
     tailing.await??;
     stop_service.cancel();
     service.await??;
+    people.stop().await?;
 
     let Totals { received, graded, abstained, skipped, duplicate, dead_lettered, in_flight } =
         metrics.totals();

@@ -7,12 +7,9 @@ use image::{Rgb, RgbImage};
 
 use crate::domain::{GradeClass, HeadGrade, Heads, Picture};
 use crate::glyph::glyph;
+use crate::heatmap::{PANEL_PX, pixel};
 use crate::model::Map;
 
-/// Side of a panel, pixels.
-const PANEL_PX: u32 = 448;
-/// How much of the picture the largest value of a map hides.
-const OPACITY: f64 = 0.65;
 /// Pixels per dot of a letter.
 const DOT_PX: u32 = 4;
 
@@ -43,15 +40,8 @@ fn panels(picture: &Picture, heads: &Heads, [exp, icm, te]: &[Map; 3]) -> RgbIma
     let count = 1 + u32::try_from(maps.len()).unwrap_or(0);
     let mut panels = RgbImage::from_fn(count * PANEL_PX, PANEL_PX, |x, y| {
         let (panel, x) = (x / PANEL_PX, x % PANEL_PX);
-        let grey = f64::from(grey_at(picture, x, y));
         let map = (panel as usize).checked_sub(1).and_then(|index| maps.get(index)).map(|(map, _)| *map);
-        let value = map.filter(|map| map.max() > 0.0).map_or(0.0, |map| {
-            let place = |pixel: u32| (f64::from(pixel) + 0.5) / f64::from(PANEL_PX);
-            map.at(place(x), place(y)) / f64::from(map.max())
-        });
-        let cover = OPACITY * value;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 255")]
-        Rgb(ramp(value).map(|part| ((1.0 - cover) * grey + cover * 255.0 * part) as u8))
+        pixel(picture, map, x, y)
     });
     for (panel, (_, caption)) in (1..).zip(&maps) {
         print(&mut panels, panel * PANEL_PX + 2 * DOT_PX, 2 * DOT_PX, caption);
@@ -62,18 +52,6 @@ fn panels(picture: &Picture, heads: &Heads, [exp, icm, te]: &[Map; 3]) -> RgbIma
 /// Such as `EXP 4 0.87`: the class that the map is about, and how sure the head is.
 fn caption<G: GradeClass>(name: &str, head: &HeadGrade<G>) -> String {
     format!("{name} {} {:.2}", head.grade.label(), head.confidence)
-}
-
-fn grey_at(picture: &Picture, x: u32, y: u32) -> u8 {
-    let side = picture.side_px();
-    let pixel = |at: u32| at as usize * side / PANEL_PX as usize;
-    picture.grey().get(pixel(y) * side + pixel(x)).copied().unwrap_or(0)
-}
-
-/// From black over violet and red to yellow, gnuplot's default: lighter all the way, so that it can be
-/// read without telling red from green, and in grey.
-fn ramp(value: f64) -> [f64; 3] {
-    [value.sqrt(), value.powi(3), (std::f64::consts::TAU * value).sin().max(0.0)]
 }
 
 /// Prints white letters on black.
@@ -149,16 +127,6 @@ mod tests {
         let zeros = || Map::new(vec![0.0; 49]).unwrap();
         let panels = panels(&picture, &heads(2), &[zeros(), zeros(), zeros()]);
         assert!(panels.enumerate_pixels().filter(|(_, y, _)| *y > 40).all(|(_, _, pixel)| is_grey(pixel)));
-    }
-
-    #[test]
-    fn colours_grow_lighter_all_the_way() {
-        let lightness = |step: u32| {
-            let [red, green, blue] = ramp(f64::from(step) / 100.0);
-            0.2126 * red + 0.7152 * green + 0.0722 * blue
-        };
-        assert!((0..100).all(|step| lightness(step) < lightness(step + 1)));
-        assert!((0..=100).flat_map(|step| ramp(f64::from(step) / 100.0)).all(|x| (0.0..=1.0).contains(&x)));
     }
 
     #[test]

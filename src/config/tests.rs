@@ -94,6 +94,9 @@ fn options_that_contradict_each_other_are_refused_by_name() {
         ("fetch.attempts=0", "fetch.attempts"),
         ("telemetry.log_filter=memebg=loud", "loud"),
         ("incubator.days=4", "incubator.days"),
+        ("summaries.topic=embryo.grades.v1", "summaries.topic"),
+        ("summaries.group_id=memebg", "summaries.group_id"),
+        ("reviews.topic=embryo.summaries.v1", "reviews.topic"),
     ] {
         let error = load(&[set], &[]).unwrap_err().to_string();
         assert!(error.contains(named), "{set}: {error}");

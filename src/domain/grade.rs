@@ -119,6 +119,12 @@ pub struct Probabilities<G> {
 }
 
 impl<G: GradeClass> Probabilities<G> {
+    /// One per class, in class order; `None` when there are more or fewer.
+    #[must_use]
+    pub fn new(values: Vec<f64>) -> Option<Self> {
+        (values.len() == G::ALL.len()).then_some(Self { values, classes: PhantomData })
+    }
+
     /// The probability of one class.
     #[must_use]
     pub fn of(&self, class: G) -> f64 {

@@ -4,11 +4,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use chrono::{DateTime, Utc};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 /// Largest whole number that every JSON reader keeps exactly, 2^53 - 1.
 const MAX_WHOLE: u64 = 9_007_199_254_740_991;
+/// Longest accepted identifier, in characters. Ids become keys, file names and log fields.
+pub(super) const MAX_ID_CHARS: usize = 128;
 
 /// A whole number from 0. `3.0` is one for JSON Schema, and is what many numeric tools write.
 pub(crate) fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
@@ -74,4 +77,39 @@ where
     }
 
     deserializer.deserialize_map(Object(PhantomData))
+}
+
+/// Whether text is an identifier: printable ASCII without spaces, because a value with spaces tends to be a name.
+pub(super) fn is_id(text: &str) -> bool {
+    (1..=MAX_ID_CHARS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// An RFC 3339 time, as the schemas' pattern has it.
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
+    let time = is_plain_rfc3339(text).then(|| DateTime::parse_from_rfc3339(text))?;
+    Some(time.ok()?.with_timezone(&Utc))
+}
+
+/// The schemas' pattern: capital `T` and `Z`, seconds, at most nine decimals, an offset, no leap
+/// second, and a year 20xx. Years before come from clocks that were never set (0001, 1970), and would
+/// make a frame look far too late instead of wrong. The calendar is left to chrono.
+fn is_plain_rfc3339(text: &str) -> bool {
+    let shape = |bytes: &[u8], shape: &[u8]| {
+        bytes.len() == shape.len()
+            && bytes.iter().zip(shape).all(|(byte, expected)| match expected {
+                b'0' => byte.is_ascii_digit(),
+                _ => byte == expected,
+            })
+    };
+    let Some((seconds, rest)) = text.as_bytes().split_at_checked(19) else { return false };
+    let decimals = match rest.strip_prefix(b".") {
+        Some(rest) => rest.iter().take_while(|byte| byte.is_ascii_digit()).count().clamp(1, 9) + 1,
+        None => 0,
+    };
+    let Some((fraction, offset)) = rest.split_at_checked(decimals) else { return false };
+    seconds.starts_with(b"20")
+        && shape(seconds, b"0000-00-00T00:00:00")
+        && !seconds.ends_with(b"60")
+        && fraction.iter().skip(1).all(u8::is_ascii_digit)
+        && (offset == b"Z" || shape(offset, b"+00:00") || shape(offset, b"-00:00"))
 }

@@ -8,7 +8,6 @@
 
 mod letter;
 mod mailer;
-mod reader;
 mod replay;
 
 use std::collections::BTreeSet;
@@ -16,12 +15,12 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 pub use letter::{Filter, Letter, Origin, REPLAYED_FROM, Record};
-pub use reader::{Extent, Stopped};
 pub use replay::{Fate, ReplayOptions, Tally, replay};
 
+use super::reader::Reader;
+pub use super::reader::{Extent, Stopped};
 use super::{Error, KafkaSettings};
 use crate::pipeline::message::{Position, RawMessage};
-use reader::Reader;
 
 /// A view of the dead-letter topic, and of the frames topic where a letter came without its value.
 pub struct DeadLetters {
@@ -37,8 +36,8 @@ impl DeadLetters {
     /// When the settings are refused, no broker answers or a topic does not exist.
     pub fn open(settings: &KafkaSettings) -> Result<Self, Error> {
         Ok(Self {
-            letters: Reader::open(settings, &settings.dead_letters_topic)?,
-            frames: Reader::open(settings, &settings.frames_topic)?,
+            letters: Reader::open(settings, &settings.dead_letters_topic, "kafka.dead_letters_topic")?,
+            frames: Reader::open(settings, &settings.frames_topic, "kafka.frames_topic")?,
             frames_topic: settings.frames_topic.clone(),
         })
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::{KafkaSettings, with_headers};
-use crate::domain::{GRADE_EVENT_TYPE, GradeEvent, Rejection};
+use crate::domain::{EmbryoSummary, GRADE_EVENT_TYPE, GradeEvent, Rejection, SUMMARY_EVENT_TYPE};
 use crate::pipeline::message::RawMessage;
 use crate::pipeline::publish::Verdict;
 
@@ -30,6 +30,8 @@ pub(super) mod error_header {
 /// What is sent, before a producer's own type is made of it.
 pub(super) struct Record<'a> {
     pub(super) topic: &'a str,
+    /// Where the key does not decide.
+    pub(super) partition: Option<i32>,
     pub(super) key: Option<&'a [u8]>,
     pub(super) value: Option<Cow<'a, [u8]>>,
     pub(super) headers: OwnedHeaders,
@@ -97,6 +99,7 @@ impl Topics {
         }
         Ok(Record {
             topic: &self.grades,
+            partition: None,
             key: Some(event.embryo_id.as_bytes()),
             value: Some(Cow::Owned(serde_json::to_vec(event)?)),
             headers,
@@ -120,12 +123,38 @@ impl Topics {
         let bare = size == LetterSize::Bare;
         Record {
             topic: &self.dead_letters,
+            partition: None,
             key: raw.key.as_deref().filter(|_| !bare),
             value: raw.value.as_deref().filter(|_| whole).map(Cow::Borrowed),
             headers: if bare { headers } else { with_original_headers(raw, headers) },
             timestamp_ms: raw.timestamp_ms,
         }
     }
+}
+
+/// A summary, as a CloudEvent in binary mode, for the partition from which its grade events come: whoever has that
+/// one reads it back from there.
+pub(super) fn summary<'a>(
+    topic: &'a str,
+    partition: i32,
+    event: &'a EmbryoSummary,
+) -> serde_json::Result<Record<'a>> {
+    let id = format!("{}/{}", event.embryo_id, event.version);
+    let attributes = [
+        ("ce_specversion", "1.0"),
+        ("ce_type", SUMMARY_EVENT_TYPE),
+        ("ce_source", EVENT_SOURCE),
+        ("ce_id", id.as_str()),
+        ("content-type", "application/json"),
+    ];
+    Ok(Record {
+        topic,
+        partition: Some(partition),
+        key: Some(event.embryo_id.as_bytes()),
+        value: Some(Cow::Owned(serde_json::to_vec(event)?)),
+        headers: with_headers(OwnedHeaders::new_with_capacity(5), &attributes),
+        timestamp_ms: None,
+    })
 }
 
 fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {

@@ -24,29 +24,37 @@ pub(super) fn of_connection(code: RDKafkaErrorCode) -> Option<&'static str> {
 
 /// Why the consumer is given no frames.
 pub(super) fn of_consumer(code: RDKafkaErrorCode, frames_topic: &str, group_id: &str) -> Option<String> {
+    of_reader(code, frames_topic, "kafka.frames_topic").or_else(|| of_group(code, group_id, "kafka.group_id"))
+}
+
+/// Why a topic, which `option` names, hands over nothing.
+pub(super) fn of_reader(code: RDKafkaErrorCode, topic: &str, option: &str) -> Option<String> {
     match code {
-        RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
-            "not allowed to read topic {frames_topic} (kafka.frames_topic): grant READ and DESCRIBE on it"
-        )),
-        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some(format!(
-            "topic {frames_topic} (kafka.frames_topic) does not exist: create it, or grant DESCRIBE on it"
-        )),
-        RDKafkaErrorCode::GroupAuthorizationFailed => {
-            Some(format!("not allowed to be in group {group_id} (kafka.group_id): grant READ on that group"))
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            Some(format!("not allowed to read topic {topic} ({option}): grant READ and DESCRIBE on it"))
+        }
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+            Some(format!("topic {topic} ({option}) does not exist: create it, or grant DESCRIBE on it"))
         }
         _ => None,
     }
+}
+
+/// Why a group, which `option` names, cannot be joined.
+pub(super) fn of_group(code: RDKafkaErrorCode, group_id: &str, option: &str) -> Option<String> {
+    (code == RDKafkaErrorCode::GroupAuthorizationFailed)
+        .then(|| format!("not allowed to be in group {group_id} ({option}): grant READ on that group"))
 }
 
 /// Why a topic takes no event, however often it is tried, until somebody changes the cluster.
 pub(super) fn of_topic(code: RDKafkaErrorCode, topic: &str) -> Option<String> {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
-            "not allowed to write to topic {topic} (kafka.grades_topic, kafka.dead_letters_topic): grant WRITE \
-             and DESCRIBE on it"
+            "not allowed to write to topic {topic} (kafka.grades_topic, kafka.dead_letters_topic, \
+             summaries.topic): grant WRITE and DESCRIBE on it"
         )),
         RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some(format!(
-            "topic {topic} (kafka.grades_topic, kafka.dead_letters_topic) does not exist: create it, or grant \
+            "topic {topic} (kafka.grades_topic, kafka.dead_letters_topic, summaries.topic) does not exist: create it, or grant \
              DESCRIBE on it"
         )),
         _ => None,
@@ -68,8 +76,8 @@ pub(super) fn of_producer(error: &KafkaError, topic: &str) -> String {
 /// What transactions need and the cluster does not allow.
 pub(super) fn of_transactions(error: &KafkaError) -> Option<&'static str> {
     (error.rdkafka_error_code()? == RDKafkaErrorCode::TransactionalIdAuthorizationFailed).then_some(
-        "not allowed to use transactional ids that begin with kafka.group_id and a hyphen, which kafka.delivery = \
-         \"exactly_once\" needs: grant WRITE and DESCRIBE on that prefix",
+        "not allowed to use transactional ids that begin with kafka.group_id and a hyphen, which memebg summarize and \
+         kafka.delivery = \"exactly_once\" need: grant WRITE and DESCRIBE on that prefix",
     )
 }
 

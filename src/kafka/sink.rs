@@ -72,7 +72,7 @@ async fn send(producer: &FutureProducer<LogContext>, record: Record<'_>) -> Resu
     let topic = record.topic;
     let record = FutureRecord {
         topic,
-        partition: None,
+        partition: record.partition,
         payload: record.value.as_deref(),
         key: record.key,
         timestamp: record.timestamp_ms,

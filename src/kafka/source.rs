@@ -6,7 +6,7 @@
 //! thread too, borrowed, so that a frame that is not wanted is never copied.
 
 mod commit;
-mod start;
+pub(super) mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -39,6 +39,19 @@ pub(super) enum Failure {
     Fatal(KafkaError),
 }
 
+/// Why records were not published.
+pub(super) struct Unsent {
+    pub(super) failure: Failure,
+    /// Indices of those that the topic does not allow to be as large as they are.
+    pub(super) too_large: Vec<usize>,
+}
+
+impl From<Failure> for Unsent {
+    fn from(failure: Failure) -> Self {
+        Self { failure, too_large: Vec::new() }
+    }
+}
+
 /// What ended an attempt.
 enum Trouble {
     Kafka(KafkaError),
@@ -114,20 +127,8 @@ impl Transactor {
                 self.cut_down.clear();
                 return Ok(());
             }
-            Err(Trouble::Kafka(KafkaError::Transaction(error))) if error.is_fatal() => {
-                return Err(Failure::Fatal(KafkaError::Transaction(error)));
-            }
-            Err(Trouble::GivenUp) => return Err(Failure::GivenUp),
-            Err(Trouble::Kafka(error)) => Failure::Aborted(error.to_string()),
-            Err(Trouble::Refused(cause)) => Failure::Refused(cause),
-            Err(Trouble::Event(error)) => Failure::Aborted(format!("cannot write the event: {error}")),
+            Err(trouble) => self.abort(trouble, go_on)?,
         };
-        let deadline = Instant::now() + self.patience;
-        match retry(deadline, go_on, || self.producer.abort_transaction(TURN)) {
-            Err(Trouble::Kafka(error)) => return Err(Failure::Fatal(error)),
-            Err(_) => return Err(Failure::GivenUp),
-            Ok(()) => {}
-        }
         let refused = std::mem::take(&mut *self.producer.context().refused());
         for (index, code) in refused {
             if code == RDKafkaErrorCode::MessageSizeTooLarge {
@@ -139,6 +140,84 @@ impl Transactor {
             }
         }
         Err(failure)
+    }
+
+    /// Publishes records and commits, all or nothing.
+    pub(super) fn commit_records(
+        &self,
+        records: &[Record<'_>],
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), Unsent> {
+        let deadline = Instant::now() + self.patience;
+        self.producer.begin_transaction().map_err(Failure::Fatal)?;
+        self.producer.context().refused().clear();
+        let attempt = || {
+            for (index, record) in records.iter().enumerate() {
+                self.put(record, index, deadline, go_on)?;
+            }
+            retry(deadline, go_on, || self.producer.send_offsets_to_transaction(offsets, group, TURN))?;
+            retry(deadline, go_on, || self.producer.commit_transaction(TURN))
+        };
+        let Err(trouble) = attempt() else { return Ok(()) };
+        let failure = self.abort(trouble, go_on)?;
+        let refused = std::mem::take(&mut *self.producer.context().refused());
+        let cause =
+            refused.iter().find_map(|(index, code)| refusal::of_topic(*code, records.get(*index)?.topic));
+        let too_large = refused.iter().filter(|(_, code)| *code == RDKafkaErrorCode::MessageSizeTooLarge);
+        Err(Unsent {
+            failure: cause.map_or(failure, Failure::Refused),
+            too_large: too_large.map(|(index, _)| *index).collect(),
+        })
+    }
+
+    fn put(
+        &self,
+        record: &Record<'_>,
+        index: usize,
+        deadline: Instant,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), Trouble> {
+        loop {
+            match self.enqueue(record, index) {
+                Err(Trouble::Kafka(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)))
+                    if Instant::now() < deadline =>
+                {
+                    if !go_on() {
+                        return Err(Trouble::GivenUp);
+                    }
+                    std::thread::sleep(QUEUE_FULL_NAP);
+                }
+                // Found out before it was sent, so that no delivery report says it.
+                Err(Trouble::Kafka(
+                    error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge),
+                )) => {
+                    self.producer.context().refused().push((index, RDKafkaErrorCode::MessageSizeTooLarge));
+                    return Err(error.into());
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Ends what was begun. Says with what the attempt failed; an error is what is worse than that.
+    fn abort(&self, trouble: Trouble, go_on: &dyn Fn() -> bool) -> Result<Failure, Failure> {
+        let failure = match trouble {
+            Trouble::Kafka(KafkaError::Transaction(error)) if error.is_fatal() => {
+                return Err(Failure::Fatal(KafkaError::Transaction(error)));
+            }
+            Trouble::GivenUp => return Err(Failure::GivenUp),
+            Trouble::Kafka(error) => Failure::Aborted(error.to_string()),
+            Trouble::Refused(cause) => Failure::Refused(cause),
+            Trouble::Event(error) => Failure::Aborted(format!("cannot write the event: {error}")),
+        };
+        let deadline = Instant::now() + self.patience;
+        match retry(deadline, go_on, || self.producer.abort_transaction(TURN)) {
+            Err(Trouble::Kafka(error)) => Err(Failure::Fatal(error)),
+            Err(_) => Err(Failure::GivenUp),
+            Ok(()) => Ok(failure),
+        }
     }
 
     fn try_to_commit(
@@ -173,7 +252,7 @@ impl Transactor {
     }
 
     fn send(&self, spoken: &Spoken, index: usize) -> Result<(), Trouble> {
-        let Record { topic, key, value, headers, timestamp_ms } = match &spoken.verdict {
+        let record = match &spoken.verdict {
             Verdict::Grade(event) => {
                 self.topics.grade(event, spoken.traceparent().as_deref()).map_err(Trouble::Event)?
             }
@@ -182,12 +261,18 @@ impl Transactor {
                 self.topics.letter(&spoken.raw, rejection, size)
             }
         };
-        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, index).headers(headers);
-        record.key = key;
-        record.payload = value.as_deref();
-        record.timestamp = timestamp_ms;
-        self.producer.send(record).map_err(|(error, _)| {
-            let cause = error.rdkafka_error_code().and_then(|code| refusal::of_topic(code, topic));
+        self.enqueue(&record, index)
+    }
+
+    fn enqueue(&self, record: &Record<'_>, index: usize) -> Result<(), Trouble> {
+        let mut sent = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, index)
+            .headers(record.headers.clone());
+        sent.key = record.key;
+        sent.payload = record.value.as_deref();
+        sent.timestamp = record.timestamp_ms;
+        sent.partition = record.partition;
+        self.producer.send(sent).map_err(|(error, _)| {
+            let cause = error.rdkafka_error_code().and_then(|code| refusal::of_topic(code, record.topic));
             cause.map_or(Trouble::Kafka(error), Trouble::Refused)
         })
     }

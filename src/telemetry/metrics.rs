@@ -9,6 +9,7 @@ mod drift;
 mod instruments;
 mod labels;
 mod rollout;
+mod summaries;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use instruments::Instruments;
 use labels::{HEADS, MODELS, OTHER_SITE, STAGES};
 use rollout::Rollout;
 pub use rollout::{ReloadResult, ShadowResult};
+use summaries::Summaries;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -85,6 +87,7 @@ struct Families {
     instruments: Instruments,
     drift: DriftGauges,
     rollout: Rollout,
+    summaries: Summaries,
 }
 
 /// What is counted of each site on the way of every frame.
@@ -206,6 +209,7 @@ impl Metrics {
             instruments: Instruments::new(&declare)?,
             drift: DriftGauges::new(&declare)?,
             rollout: Rollout::new(&declare)?,
+            summaries: Summaries::new(&declare)?,
             registry: declare.finish()?,
         })))
     }

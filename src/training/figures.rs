@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Scored, class_labels};
-use crate::domain::Head;
+use crate::domain::{Head, quadratic_kappa};
 
 /// Bins of a reliability diagram (Guo, Pleiss, Sun & Weinberger 2017).
 const BINS: usize = 15;
@@ -150,21 +150,6 @@ fn auc(mut ranked: Vec<(f64, bool)>) -> Option<f64> {
         below += equal.len() as f64;
     }
     Some((rank_sum - members * (members + 1.0) / 2.0) / (members * others))
-}
-
-fn quadratic_kappa(confusion: &[Vec<u64>]) -> Option<f64> {
-    let column = |class: usize| confusion.iter().map(|row| row[class]).sum::<u64>() as f64;
-    let total: f64 = (0..confusion.len()).map(column).sum();
-    let (mut seen, mut by_chance) = (0.0, 0.0);
-    for (truth, row) in confusion.iter().enumerate() {
-        let row_sum = row.iter().sum::<u64>() as f64;
-        for (answer, count) in row.iter().enumerate() {
-            let weight = (truth as f64 - answer as f64).powi(2);
-            seen += weight * *count as f64;
-            by_chance += weight * row_sum * column(answer) / total;
-        }
-    }
-    (by_chance > 0.0).then(|| 1.0 - seen / by_chance)
 }
 
 fn reliability(scored: &[Scored], temperature: f64) -> Vec<ReliabilityBin> {

@@ -4,6 +4,8 @@
 mod agreement;
 mod grades;
 mod manifests;
+mod reviews;
+mod summaries;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,11 +13,16 @@ use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use jsonschema::Validator;
-use memebg::domain::{Clocks, FRAME_EVENT_TYPE, FrameEvent, GRADE_EVENT_TYPE, RejectionCode, Stage};
+use memebg::domain::{
+    Clocks, FRAME_EVENT_TYPE, FrameEvent, GRADE_EVENT_TYPE, REVIEW_EVENT_TYPE, RejectionCode,
+    SUMMARY_EVENT_TYPE, Stage,
+};
 use serde_json::Value;
 
 static FRAME: LazyLock<Validator> = LazyLock::new(|| validator("frame.v1"));
 static GRADE: LazyLock<Validator> = LazyLock::new(|| validator("grade.v1"));
+static SUMMARY: LazyLock<Validator> = LazyLock::new(|| validator("summary.v1"));
+static REVIEW: LazyLock<Validator> = LazyLock::new(|| validator("review.v1"));
 static MANIFEST: LazyLock<Validator> = LazyLock::new(|| validator("manifest.v1"));
 
 fn folder(path: &str) -> PathBuf {
@@ -109,6 +116,10 @@ fn the_asyncapi_document_names_what_the_code_names() {
     for name in [
         FRAME_EVENT_TYPE,
         GRADE_EVENT_TYPE,
+        SUMMARY_EVENT_TYPE,
+        REVIEW_EVENT_TYPE,
+        "embryo.reviews.v1",
+        "embryo.summaries.v1",
         "incubator.frames.v1",
         "embryo.grades.v1",
         "embryo.frames.dlq.v1",

@@ -4,9 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::Text;
 use crate::domain::rejection::{Rejection, RejectionCode};
-
-/// Longest accepted identifier, in characters. Ids become keys, file names and log fields.
-const MAX_ID_CHARS: usize = 128;
+use crate::domain::wire::{MAX_ID_CHARS, is_id, time};
 
 pub(super) fn invalid(message: impl Into<String>) -> Rejection {
     Rejection::new(RejectionCode::SchemaInvalid, message)
@@ -14,8 +12,7 @@ pub(super) fn invalid(message: impl Into<String>) -> Rejection {
 
 /// Identifiers are printable ASCII without spaces: a value with spaces tends to be a name.
 pub(super) fn id(field: &str, value: &str) -> Result<(), Rejection> {
-    let fits = !value.is_empty() && value.len() <= MAX_ID_CHARS;
-    if fits && value.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if is_id(value) {
         return Ok(());
     }
     // The value is not repeated: it may be what must not be logged.
@@ -33,34 +30,7 @@ pub(super) fn clock(field: &str, value: Option<&Text<'_>>) -> Result<DateTime<Ut
     let Some(Text(text)) = value else {
         return Err(Rejection::new(RejectionCode::ClockMissing, format!("{field} is missing")));
     };
-    match is_plain_rfc3339(text).then(|| DateTime::parse_from_rfc3339(text)) {
-        Some(Ok(time)) => Ok(time.with_timezone(&Utc)),
-        _ => Err(invalid(format!(
-            "{field} is not an RFC 3339 time of this century such as 2026-01-31T08:30:00Z"
-        ))),
-    }
-}
-
-/// The schema's pattern: capital `T` and `Z`, seconds, at most nine decimals, an offset, no leap
-/// second, and a year 20xx. Years before come from clocks that were never set (0001, 1970), and would
-/// make a frame look far too late instead of wrong. The calendar is left to chrono.
-fn is_plain_rfc3339(text: &str) -> bool {
-    let shape = |bytes: &[u8], shape: &[u8]| {
-        bytes.len() == shape.len()
-            && bytes.iter().zip(shape).all(|(byte, expected)| match expected {
-                b'0' => byte.is_ascii_digit(),
-                _ => byte == expected,
-            })
-    };
-    let Some((seconds, rest)) = text.as_bytes().split_at_checked(19) else { return false };
-    let decimals = match rest.strip_prefix(b".") {
-        Some(rest) => rest.iter().take_while(|byte| byte.is_ascii_digit()).count().clamp(1, 9) + 1,
-        None => 0,
-    };
-    let Some((fraction, offset)) = rest.split_at_checked(decimals) else { return false };
-    seconds.starts_with(b"20")
-        && shape(seconds, b"0000-00-00T00:00:00")
-        && !seconds.ends_with(b"60")
-        && fraction.iter().skip(1).all(u8::is_ascii_digit)
-        && (offset == b"Z" || shape(offset, b"+00:00") || shape(offset, b"-00:00"))
+    time(text).ok_or_else(|| {
+        invalid(format!("{field} is not an RFC 3339 time of this century such as 2026-01-31T08:30:00Z"))
+    })
 }

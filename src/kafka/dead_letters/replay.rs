@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 use super::mailer::{Failure, Mailer};
-use super::reader::Reader;
 use super::{DeadLetters, Extent, Filter, Letter, Record, Stopped};
 use crate::kafka::KafkaSettings;
+use crate::kafka::reader::Reader;
 use crate::pipeline::message::{Position, RawMessage};
 
 /// Most letters in one transaction; in bytes it is `kafka.max_send_bytes`.
@@ -236,8 +236,9 @@ impl<R: FnMut(Position, &Fate)> Replay<'_, R> {
     fn check_alone(&self) -> anyhow::Result<()> {
         // A reader of its own: the other one is in the middle of its pass. And not to be stopped: what was begun
         // is finished.
-        let (reader, stop) =
-            (Reader::open(self.settings, &self.settings.dead_letters_topic)?, CancellationToken::new());
+        let topic = &self.settings.dead_letters_topic;
+        let reader = Reader::open(self.settings, topic, "kafka.dead_letters_topic")?;
+        let stop = CancellationToken::new();
         let mut tail = reader.settled_extent(self.settings, &stop)?;
         for (partition, range) in &mut tail {
             range.start = self.end.get(partition).map_or(range.start, |read| read.end.max(range.start));

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Partitions whose first message was where it should be.
 #[derive(Debug, Default)]
-pub(super) struct Started(Mutex<BTreeSet<i32>>);
+pub(in crate::kafka) struct Started(Mutex<BTreeSet<i32>>);
 
 impl Started {
     fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
@@ -28,7 +28,7 @@ impl Started {
     }
 
     /// Their next message is a first one.
-    pub(super) fn forget(&self, partitions: &[i32]) {
+    pub(in crate::kafka) fn forget(&self, partitions: &[i32]) {
         self.lock().retain(|partition| !partitions.contains(partition));
     }
 
@@ -37,7 +37,7 @@ impl Started {
     ///
     /// # Errors
     /// When it cannot be sent there: the message would be lost.
-    pub(super) fn admits<C: ConsumerContext>(
+    pub(in crate::kafka) fn admits<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
         topic: &str,
@@ -67,7 +67,7 @@ impl Started {
 }
 
 /// The offset that the group has committed, once no transaction is about to change it.
-fn committed<C: ConsumerContext>(
+pub(in crate::kafka) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     partition: i32,

@@ -11,8 +11,8 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::kafka::source::view;
-use crate::kafka::{Error, KafkaSettings, LogContext};
+use super::source::view;
+use super::{Error, KafkaSettings, LogContext, refusal};
 use crate::pipeline::message::{MessageView, Position, RawMessage};
 
 /// How long one poll waits for a message; also how soon a stop is noticed.
@@ -36,19 +36,38 @@ pub struct Stopped;
 pub(super) struct Reader {
     consumer: BaseConsumer<LogContext>,
     topic: String,
+    /// What names it.
+    option: &'static str,
     partitions: Vec<i32>,
 }
 
 impl Reader {
-    /// Connects and looks up the partitions.
+    /// Connects and looks up the partitions of a topic, which `option` names.
     ///
     /// # Errors
     /// When the settings are refused, no broker answers or there is no such topic.
-    pub(super) fn open(settings: &KafkaSettings, topic: &str) -> Result<Self, Error> {
-        Self::with_isolation(settings, topic, "read_committed")
+    pub(super) fn open(settings: &KafkaSettings, topic: &str, option: &'static str) -> Result<Self, Error> {
+        Self::with_isolation(settings, topic, option, "read_committed")
     }
 
-    fn with_isolation(settings: &KafkaSettings, topic: &str, isolation: &str) -> Result<Self, Error> {
+    /// One that sees everything that was written.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub(super) fn open_uncommitted(
+        settings: &KafkaSettings,
+        topic: &str,
+        option: &'static str,
+    ) -> Result<Self, Error> {
+        Self::with_isolation(settings, topic, option, "read_uncommitted")
+    }
+
+    fn with_isolation(
+        settings: &KafkaSettings,
+        topic: &str,
+        option: &'static str,
+        isolation: &str,
+    ) -> Result<Self, Error> {
         let prefetch_kbytes = (settings.prefetch_bytes.min(MAX_PREFETCH_BYTES) / 1024).max(1);
         let mut client = settings.consumer()?;
         client
@@ -62,16 +81,22 @@ impl Reader {
             BaseConsumer::from_config_and_context(&client, LogContext::default())
                 .map_err(|error| Error::create("reader", error))?;
         let metadata = consumer.fetch_metadata(Some(topic), LOOK_UP_TIMEOUT).map_err(no_answer)?;
-        let found = metadata.topics().iter().find(|it| it.name() == topic && it.error().is_none());
+        let found = metadata.topics().iter().find(|it| it.name() == topic);
         let partitions: Vec<i32> =
             found.into_iter().flat_map(|it| it.partitions()).map(|it| it.id()).collect();
         if partitions.is_empty() {
-            return Err(Error::Settings(format!(
-                "topic {topic} does not exist or may not be read; set kafka.dead_letters_topic and \
-                 kafka.frames_topic as the service has them"
-            )));
+            let code = found.and_then(|it| it.error()).map_or(RDKafkaErrorCode::UnknownTopic, Into::into);
+            let cause = refusal::of_reader(code, topic, option);
+            return Err(Error::Settings(
+                cause.unwrap_or_else(|| format!("topic {topic} ({option}) cannot be read: {code}")),
+            ));
         }
-        Ok(Self { consumer, topic: topic.to_owned(), partitions })
+        Ok(Self { consumer, topic: topic.to_owned(), option, partitions })
+    }
+
+    /// How many partitions the topic has.
+    pub(super) fn partitions(&self) -> usize {
+        self.partitions.len()
     }
 
     /// Everything that lies there now.
@@ -118,7 +143,7 @@ impl Reader {
         settings: &KafkaSettings,
         stop: &CancellationToken,
     ) -> anyhow::Result<Extent> {
-        let written = Self::with_isolation(settings, &self.topic, "read_uncommitted")?.extent()?;
+        let written = Self::open_uncommitted(settings, &self.topic, self.option)?.extent()?;
         let started = Instant::now();
         loop {
             let settled = self.extent()?;
@@ -129,14 +154,45 @@ impl Reader {
             if stop.is_cancelled() {
                 return Err(Stopped.into());
             }
-            anyhow::ensure!(
-                started.elapsed() < STALLED_AFTER,
-                "a transaction is still open in partition {partition} of {}; try again when it has ended",
-                self.topic
-            );
+            self.ensure_not_stalled(started, *partition)?;
             // Waits; nothing is assigned.
             drop(self.consumer.poll(POLL));
         }
+    }
+
+    /// Everything in one partition, once no transaction is open before the end that `written` sees. While that takes its
+    /// time, `go_on` is asked whether to.
+    ///
+    /// # Errors
+    /// When the broker does not answer or a transaction stays open; [`Stopped`] when `go_on` says so.
+    pub(super) fn settled_range(
+        &self,
+        written: &Self,
+        partition: i32,
+        go_on: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Range<i64>> {
+        let end = written.bounds(partition)?.end;
+        let started = Instant::now();
+        loop {
+            let settled = self.bounds(partition)?;
+            if settled.end >= end {
+                return Ok(settled);
+            }
+            if !go_on() {
+                return Err(Stopped.into());
+            }
+            self.ensure_not_stalled(started, partition)?;
+            drop(self.consumer.poll(POLL));
+        }
+    }
+
+    fn ensure_not_stalled(&self, started: Instant, partition: i32) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            started.elapsed() < STALLED_AFTER,
+            "a transaction is still open in partition {partition} of {}; try again when it has ended",
+            self.topic
+        );
+        Ok(())
     }
 
     fn bounds(&self, partition: i32) -> Result<Range<i64>, Error> {
@@ -152,6 +208,19 @@ impl Reader {
         &self,
         extent: &Extent,
         stop: &CancellationToken,
+        each: impl FnMut(&MessageView<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.scan_while(extent, &|| !stop.is_cancelled(), each)
+    }
+
+    /// The same for as long as `go_on`, which is asked all the time, says so.
+    ///
+    /// # Errors
+    /// As [`Reader::scan`].
+    pub(super) fn scan_while(
+        &self,
+        extent: &Extent,
+        go_on: &dyn Fn() -> bool,
         mut each: impl FnMut(&MessageView<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut left: BTreeMap<i32, i64> = extent
@@ -169,7 +238,7 @@ impl Reader {
         let mut heard = Instant::now();
         let mut last_error = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
         while !left.is_empty() {
-            if stop.is_cancelled() {
+            if !go_on() {
                 return Err(Stopped.into());
             }
             match self.consumer.poll(POLL) {
@@ -193,8 +262,17 @@ impl Reader {
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(unreadable(error).into());
                 }
-                // The context has logged it; librdkafka goes on trying.
-                Some(Err(error)) => last_error = error,
+                // The context has logged it; librdkafka goes on trying, which does not help where it may not read.
+                Some(Err(error)) => {
+                    // A topic that is not known may be one that is on the move.
+                    let code = error.rdkafka_error_code();
+                    let code = code.filter(|it| *it == RDKafkaErrorCode::TopicAuthorizationFailed);
+                    if let Some(cause) = code.and_then(|it| refusal::of_reader(it, &self.topic, self.option))
+                    {
+                        return Err(Error::Settings(cause).into());
+                    }
+                    last_error = error;
+                }
                 None => {}
             }
             if heard.elapsed() >= STALLED_AFTER {

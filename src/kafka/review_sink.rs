@@ -1,0 +1,59 @@
+//! The producer of review events: idempotent, confirmed one by one.
+
+use std::time::Duration;
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::util::Timeout;
+
+use super::{Error, KafkaSettings, LogContext, refusal, with_headers};
+use crate::domain::{REVIEW_EVENT_TYPE, Review};
+
+/// CloudEvents `source` of every review event.
+const EVENT_SOURCE: &str = "/memebg/board";
+/// A person waits for the answer; what is not confirmed by then is said to be not recorded.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sends reviews.
+pub struct ReviewSink {
+    producer: FutureProducer<LogContext>,
+    topic: String,
+}
+
+impl ReviewSink {
+    /// A producer for the cluster of `settings`. Connects in the background.
+    ///
+    /// # Errors
+    /// When the settings are refused.
+    pub fn new(settings: &KafkaSettings, topic: &str) -> Result<Self, Error> {
+        let mut client = settings.producer()?;
+        // Then whether it was recorded is known when the reviewer is told.
+        client.set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        let producer = FutureProducer::from_config_and_context(&client, LogContext::default())
+            .map_err(|error| Error::create("producer of reviews", error))?;
+        Ok(Self { producer, topic: topic.to_owned() })
+    }
+
+    /// Resolves when the broker has confirmed the review, a CloudEvent in binary mode.
+    ///
+    /// # Errors
+    /// Why it is not recorded.
+    pub async fn send(&self, review: &Review) -> Result<(), String> {
+        let value = review.to_json().map_err(|error| format!("cannot write the review: {error}"))?;
+        let id = review.id();
+        let attributes = [
+            ("ce_specversion", "1.0"),
+            ("ce_type", REVIEW_EVENT_TYPE),
+            ("ce_source", EVENT_SOURCE),
+            ("ce_id", id.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let record = FutureRecord::to(&self.topic)
+            .key(review.embryo_id.as_bytes())
+            .payload(&value)
+            .headers(with_headers(OwnedHeaders::new_with_capacity(5), &attributes));
+        let sent = self.producer.send(record, Timeout::After(PATIENCE)).await;
+        sent.map(drop).map_err(|(error, _)| refusal::of_producer(&error, &self.topic))
+    }
+}

@@ -33,7 +33,7 @@ const RUNS: u64 = 48;
 const ROUNDS: usize = 12;
 const BY_HAND: &str = "E-by-hand";
 
-fn summarize(stream: &Stream) -> Memebg {
+fn summarize(stream: &Stream<'_>) -> Memebg {
     // As often as it can, so that most kills hit an open transaction.
     stream.summarize(&[
         ("summaries.publish_interval_ms", "10"),
@@ -82,7 +82,7 @@ fn by_hand() -> [GradeEvent; 2] {
 /// Expansion 4: (0.8 x 0.8 + 0.6 x 0.4) / 1.4 = 0.6286. Inner cell mass A: (0.7 x 0.7 + 0.5 x 0.5) / 1.2 = 0.6167.
 /// Trophectoderm B: (0.9 x 0.9 + 0.8 x 0.2) / 1.7 = 0.5706, C: (0.8 x 0.8) / 1.7 = 0.3765. The reviewer said 2 first
 /// and 4AB then.
-fn assert_by_hand(stream: &Stream) {
+fn assert_by_hand(stream: &Stream<'_>) {
     let summary = serde_json::to_value(stream.last(BY_HAND).expect("a summary")).expect("JSON");
     for (path, expected) in [
         ("/gardner", json!("4AB")),

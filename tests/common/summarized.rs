@@ -31,15 +31,21 @@ pub const PARTITIONS: usize = 4;
 /// A dead letter: headers by name, and the value.
 pub type DeadLetter = (BTreeMap<String, String>, Option<Vec<u8>>);
 
-pub struct Stream {
-    pub kafka: &'static Kafka,
+pub struct Stream<'a> {
+    pub kafka: &'a Kafka,
     pub name: &'static str,
     pub partitions: usize,
 }
 
-impl Stream {
+impl Stream<'static> {
     pub async fn create(name: &'static str, partitions: usize) -> Self {
-        let stream = Self { kafka: Kafka::shared(), name, partitions };
+        Self::create_at(Kafka::shared(), name, partitions).await
+    }
+}
+
+impl<'a> Stream<'a> {
+    pub async fn create_at(kafka: &'a Kafka, name: &'static str, partitions: usize) -> Self {
+        let stream = Self { kafka, name, partitions };
         for topic in [stream.grades(), stream.reviews()] {
             stream.kafka.create_topic(&topic, partitions, &[]).await;
         }
@@ -92,14 +98,14 @@ impl Stream {
     }
 
     /// Sends values under keys.
-    pub fn put<'a>(&self, topic: &str, records: impl IntoIterator<Item = (&'a str, Vec<u8>)>) {
+    pub fn put<'r>(&self, topic: &str, records: impl IntoIterator<Item = (&'r str, Vec<u8>)>) {
         self.put_slowly(records.into_iter().map(|(key, value)| (topic, key, value)), Duration::ZERO);
     }
 
     /// Sends values under keys to topics, in this order and with `pause` after each.
-    pub fn put_slowly<'a>(
+    pub fn put_slowly<'r>(
         &self,
-        records: impl IntoIterator<Item = (&'a str, &'a str, Vec<u8>)>,
+        records: impl IntoIterator<Item = (&'r str, &'r str, Vec<u8>)>,
         pause: Duration,
     ) {
         let producer = self.producer();
@@ -112,13 +118,13 @@ impl Stream {
         producer.flush(PATIENCE).expect("the events are confirmed");
     }
 
-    pub fn send<'a>(&self, events: impl IntoIterator<Item = &'a GradeEvent>) {
+    pub fn send<'r>(&self, events: impl IntoIterator<Item = &'r GradeEvent>) {
         let value = |event: &GradeEvent| serde_json::to_vec(event).expect("JSON");
         let records = events.into_iter().map(|event| (event.embryo_id.as_str(), value(event)));
         self.put(&self.grades(), records);
     }
 
-    pub fn post<'a>(&self, reviews: impl IntoIterator<Item = &'a Review>) {
+    pub fn post<'r>(&self, reviews: impl IntoIterator<Item = &'r Review>) {
         let records = reviews.into_iter();
         let records = records.map(|it| (it.embryo_id.as_str(), it.to_json().expect("JSON")));
         self.put(&self.reviews(), records);
@@ -269,7 +275,7 @@ pub fn review(embryo_id: &str, second: u32, early: bool) -> Review {
         reviewer: "embryologist-07".to_owned(),
         reviewed_at: "2026-01-31T15:00:00Z".parse::<DateTime<Utc>>().expect("a time")
             + TimeDelta::seconds(second.into()),
-        blinded: second % 2 == 0,
+        blinded: second.is_multiple_of(2),
         exp: if early { Expansion::E2 } else { Expansion::E4 },
         icm: (!early).then_some(Letter::A),
         te: (!early).then_some(Letter::B),

@@ -3,6 +3,7 @@
 mod demo;
 mod dlq;
 mod doctor;
+mod emr;
 mod evaluate;
 mod explain;
 mod grade;
@@ -62,6 +63,8 @@ enum Command {
     Serve,
     /// Per embryo, what all its grades of day 5 say together: grade events in, summaries out.
     Summarize,
+    /// Bring an EMR to what the summaries say: summaries in, HL7 FHIR transactions out, to a server or a topic.
+    Emr(emr::EmrArgs),
     /// Grade image files, without Kafka.
     Grade(grade::GradeArgs),
     /// Make a published grade again from its image and its bundle, and say whether it is the same.
@@ -131,6 +134,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Demo(args) => demo::run(config, args, stop).await,
             Command::Serve => serve::run(config, stop).await,
             Command::Summarize => summarize::run(config, stop).await,
+            Command::Emr(args) => emr::run(config, args, stop).await,
             Command::Grade(args) => grade::run(config, args, stop).await,
             Command::Verify(args) => verify::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,

@@ -10,6 +10,7 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::emr::EmrSettings;
 use crate::incubator::IncubatorSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
@@ -65,6 +66,8 @@ pub struct Config {
     pub summaries: SummariesSettings,
     /// What embryologists say of each embryo.
     pub reviews: ReviewsSettings,
+    /// Where what is said of each embryo is brought to.
+    pub emr: EmrSettings,
     /// Logs, metrics, probes.
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
@@ -191,6 +194,7 @@ impl Config {
             drift,
             summaries,
             reviews,
+            emr,
             telemetry,
             incubator,
         } = self;
@@ -209,6 +213,17 @@ impl Config {
                 ("summaries.topic", &summaries.topic),
             ])
             .map_err(ConfigError::Invalid)?;
+        emr.validate(
+            &kafka.group_id,
+            &[
+                ("kafka.frames_topic", &kafka.frames_topic),
+                ("kafka.grades_topic", &kafka.grades_topic),
+                ("kafka.dead_letters_topic", &kafka.dead_letters_topic),
+                ("summaries.topic", &summaries.topic),
+                ("reviews.topic", &reviews.topic),
+            ],
+        )
+        .map_err(ConfigError::Invalid)?;
         telemetry.traces.validate().map_err(ConfigError::Invalid)?;
         check(
             select.min_hpi >= 0.0 && select.min_hpi < select.max_hpi && select.max_hpi.is_finite(),

@@ -32,6 +32,8 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod domain;
+pub mod emr;
+pub mod fhir;
 pub mod glyph;
 pub mod incubator;
 pub mod kafka;

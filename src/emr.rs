@@ -1,0 +1,7 @@
+//! From summaries to an EMR: which version of an embryo is to be sent, and one attempt after the other until it is there.
+//!
+//! The topics are read and written by [`crate::kafka::emr`], what is sent is made by [`crate::fhir`].
+
+mod settings;
+
+pub use settings::EmrSettings;

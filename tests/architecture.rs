@@ -11,10 +11,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["domain"]),
     ("pipeline", &["domain", "telemetry", "pipeline"]),
     ("summaries", &["domain"]),
+    // What is said to an EMR is a function of the summary alone, so that it can be printed and checked without one.
+    ("fhir", &["domain"]),
+    // Knows of offsets only what may be committed, and of Kafka only a trait.
+    (
+        "emr",
+        &["domain", "fhir", "pipeline::ledger", "pipeline::message", "pipeline::publish", "telemetry"],
+    ),
     (
         "kafka",
         &[
             "domain",
+            "emr",
             "summaries",
             "telemetry",
             "pipeline::intake",
@@ -30,7 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("glyph", &[]),
     ("incubator", &["domain", "glyph", "random"]),
     ("training", &["domain", "model", "pipeline::grade", "random"]),
-    ("config", &["incubator", "kafka", "model", "pipeline", "summaries", "telemetry"]),
+    ("config", &["emr", "incubator", "kafka", "model", "pipeline", "summaries", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (
         "doctor",
@@ -50,6 +58,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "doctor",
             "domain",
+            "emr",
+            "fhir",
             "glyph",
             "incubator",
             "kafka",

@@ -73,9 +73,11 @@ pub fn bundle(summary: &EmbryoSummary, published_at: DateTime<Utc>, version: Fhi
     }));
     let observations = observation::all(summary, published_at, &specimen, &graders);
     let targets: Vec<Value> = observations.iter().map(|(name, _)| name.reference()).collect();
-    entries.extend(observations.into_iter().map(|(name, resource)| {
-        updated(&name, &format!("Observation?{}", name.conditional()), resource)
-    }));
+    entries.extend(
+        observations
+            .into_iter()
+            .map(|(name, resource)| updated(&name, &format!("Observation?{}", name.conditional()), resource)),
+    );
     let provenance = Name::new("provenance", &[&summary.embryo_id]);
     entries.push(updated(
         &provenance,

@@ -14,10 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // What is said to an EMR is a function of the summary alone, so that it can be printed and checked without one.
     ("fhir", &["domain"]),
     // Knows of offsets only what may be committed, and of Kafka only a trait.
-    (
-        "emr",
-        &["domain", "fhir", "pipeline::ledger", "pipeline::message", "pipeline::publish", "telemetry"],
-    ),
+    ("emr", &["domain", "fhir", "pipeline::ledger", "pipeline::message", "pipeline::publish", "telemetry"]),
     (
         "kafka",
         &[

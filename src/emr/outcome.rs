@@ -108,8 +108,14 @@ mod tests {
     fn what_a_server_says_is_passed_on_without_ids() {
         for (said, passed_on) in [
             ("HAPI-0550: wrong\ncode at Bundle.entry[3]", "HAPI-0550: wrong code at Bundle.entry[3]"),
-            ("Invalid match URL \"Specimen?identifier=s|D2026.01_S1_P-2\"", "Invalid match URL \"Specimen?identifier=s|#\""),
-            ("Observation/1003 of urn:uuid:530bfdee-050d-8386 by a@b.example", "Observation/# of urn:uuid:# by #"),
+            (
+                "Invalid match URL \"Specimen?identifier=s|D2026.01_S1_P-2\"",
+                "Invalid match URL \"Specimen?identifier=s|#\"",
+            ),
+            (
+                "Observation/1003 of urn:uuid:530bfdee-050d-8386 by a@b.example",
+                "Observation/# of urn:uuid:# by #",
+            ),
             ("no P-2 of a dish here", "no # here"),
         ] {
             assert_eq!(outcome(said), Outcome::Said(format!("processing: {passed_on}")));

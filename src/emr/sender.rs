@@ -215,5 +215,6 @@ impl Sender {
 
 /// A task that panicked has not sent what it had in hand.
 async fn joined(task: tokio::task::JoinHandle<Result<(), SinkError>>) -> Result<(), SinkError> {
-    task.await.unwrap_or_else(|error| Err(SinkError::NotConfirmed(format!("a task that sends ended: {error}"))))
+    task.await
+        .unwrap_or_else(|error| Err(SinkError::NotConfirmed(format!("a task that sends ended: {error}"))))
 }

@@ -63,9 +63,11 @@ impl EmrSettings {
             "https" => {}
             "http" if self.allow_http || is_loopback(&url) => {}
             "http" => {
-                return Err("emr.server is not on this machine and has no TLS: use https, or set emr.allow_http \
+                return Err(
+                    "emr.server is not on this machine and has no TLS: use https, or set emr.allow_http \
                             where the network is safe"
-                    .into());
+                        .into(),
+                );
             }
             _ => return Err("emr.server is neither https nor http".into()),
         }
@@ -130,7 +132,9 @@ mod tests {
 
     #[test]
     fn without_tls_only_this_machine_is_spoken_to_unless_that_is_allowed() {
-        for fine in ["", "https://emr.example/fhir", "http://127.0.0.1:1/", "http://[::1]/", "http://localhost/"] {
+        for fine in
+            ["", "https://emr.example/fhir", "http://127.0.0.1:1/", "http://[::1]/", "http://localhost/"]
+        {
             assert!(settings(fine).server_url().is_ok(), "{fine}");
         }
         let far = settings("http://emr.example/fhir");
@@ -140,7 +144,9 @@ mod tests {
 
     #[test]
     fn a_url_that_is_none_or_has_a_secret_in_it_is_refused_and_not_repeated() {
-        for wrong in ["emr", "ftp://emr/", "https://me:hidden@emr/", "https://emr/?a=hidden", "https://emr/#x"] {
+        for wrong in
+            ["emr", "ftp://emr/", "https://me:hidden@emr/", "https://emr/?a=hidden", "https://emr/#x"]
+        {
             let why = settings(wrong).server_url().unwrap_err();
             assert!(why.starts_with("emr.server") && !why.contains("hidden"), "{why}");
         }

@@ -38,7 +38,8 @@ pub(super) const FRAMES_GRADED: Code = ("frames-graded", "Frames with a grade");
 pub(super) const FRAMES_ABSTAINED: Code = ("frames-abstained", "Frames without a grade");
 pub(super) const FRAMES_EXPECTED: Code = ("frames-expected", "Whether more frames are expected");
 pub(super) const HPI: Code = ("hpi", "Hours post insemination of the last frame");
-pub(super) const REVIEW_BLINDED: Code = ("review-blinded", "Whether the reviewer had not seen the software's grade");
+pub(super) const REVIEW_BLINDED: Code =
+    ("review-blinded", "Whether the reviewer had not seen the software's grade");
 pub(super) const REVIEWED_FOR: Code = ("review-reason", "Why there is a review");
 
 /// The code of the probability of a class.

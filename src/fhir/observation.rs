@@ -7,7 +7,9 @@ use super::codes::{self, Code};
 use super::identity::{Name, REVIEWER_SYSTEM, SITE_SYSTEM, logical};
 use super::instant;
 use super::origin::Grader;
-use crate::domain::{EmbryoSummary, Expansion, GradeClass, HeadGrade, Letter, SummaryAssessment, SummaryStatus};
+use crate::domain::{
+    EmbryoSummary, Expansion, GradeClass, HeadGrade, Letter, SummaryAssessment, SummaryStatus,
+};
 
 /// One head, before a resource is made of it.
 struct Head {

@@ -87,7 +87,8 @@ fn letters_below_expansion_3_are_said_not_to_apply_and_never_invented() {
 #[test]
 fn an_embryo_without_any_grade_is_said_to_have_none_and_why() {
     let mut summary = summary(ABSTAINED);
-    for (status, reason) in [(SummaryStatus::Provisional, "temp-unknown"), (SummaryStatus::Final, "unknown")] {
+    for (status, reason) in [(SummaryStatus::Provisional, "temp-unknown"), (SummaryStatus::Final, "unknown")]
+    {
         summary.status = status;
         let bundle = made(&summary);
         for code in ["exp", "icm", "te", "gardner"] {
@@ -149,9 +150,10 @@ fn every_reference_leads_to_an_entry_of_the_bundle_or_is_a_logical_one() {
         let bundle = made(&summary(example));
         let urls: Vec<&Value> = bundle["entry"].as_array().unwrap().iter().map(|it| &it["fullUrl"]).collect();
         let mut references = 0;
-        for text in texts(&bundle["entry"].as_array().unwrap().iter().map(|it| it["resource"].clone()).collect())
-            .iter()
-            .filter(|text| text.starts_with("urn:uuid:"))
+        for text in
+            texts(&bundle["entry"].as_array().unwrap().iter().map(|it| it["resource"].clone()).collect())
+                .iter()
+                .filter(|text| text.starts_with("urn:uuid:"))
         {
             assert!(urls.contains(&&json!(text)), "{text}");
             references += 1;
@@ -256,7 +258,8 @@ fn every_local_code_is_in_the_code_systems_that_are_shipped() {
     assert!(found.len() > 90, "{}", found.len());
     for (system, code, display) in found {
         let concepts = shipped(&system);
-        let concept = concepts.iter().find(|it| it.0 == code).unwrap_or_else(|| panic!("{system} has no {code}"));
+        let concept =
+            concepts.iter().find(|it| it.0 == code).unwrap_or_else(|| panic!("{system} has no {code}"));
         assert!(display.is_none_or(|display| display == concept.1), "{system} {code}");
     }
     // Whatever a reviewer may say.

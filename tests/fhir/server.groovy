@@ -1,8 +1,9 @@
-// A real FHIR server for tests: HAPI FHIR's JPA server over an H2 database in memory, on loopback.
+// A real FHIR server for tests: HAPI FHIR's JPA server over an H2 database in a folder, on loopback.
 //
-//   server.groovy R4|R5 PORT
+//   server.groovy R4|R5 PORT FOLDER [KEYSTORE PASSWORD]
 //
-// It lives as long as its stdin: a test process that dies in any way closes its end of the pipe.
+// With a key store (PKCS12) it speaks TLS only. It lives as long as its stdin: a test process that dies in any way closes
+// its end of the pipe. Started again with the same folder it has what it had.
 import ca.uhn.fhir.batch2.jobs.config.Batch2JobsConfig
 import ca.uhn.fhir.context.FhirContext
 import ca.uhn.fhir.context.support.IValidationSupport
@@ -27,6 +28,8 @@ import jakarta.persistence.EntityManagerFactory
 import org.eclipse.jetty.ee10.servlet.ServletContextHandler
 import org.eclipse.jetty.ee10.servlet.ServletHolder
 import org.eclipse.jetty.server.Server
+import org.eclipse.jetty.server.ServerConnector
+import org.eclipse.jetty.util.ssl.SslContextFactory
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory
 import org.springframework.context.annotation.AnnotationConfigApplicationContext
 import org.springframework.context.annotation.Bean
@@ -43,7 +46,7 @@ import org.springframework.transaction.annotation.EnableTransactionManagement
 class Database {
     @Bean
     javax.sql.DataSource dataSource() {
-        new HikariDataSource(jdbcUrl: 'jdbc:h2:mem:fhir;DB_CLOSE_DELAY=-1', maximumPoolSize: 16)
+        new HikariDataSource(jdbcUrl: "jdbc:h2:file:${System.getProperty('fhir.folder')}/fhir", maximumPoolSize: 16)
     }
 
     @Bean
@@ -67,7 +70,7 @@ class Database {
         factory.persistenceUnitName = 'HAPI_PU'
         factory.dataSource = source
         factory.jpaProperties = [
-            'hibernate.dialect': HapiFhirH2Dialect.name, 'hibernate.hbm2ddl.auto': 'create',
+            'hibernate.dialect': HapiFhirH2Dialect.name, 'hibernate.hbm2ddl.auto': 'update',
             'hibernate.search.enabled': 'false', 'hibernate.jdbc.batch_size': '20'] as Properties
         factory
     }
@@ -91,12 +94,19 @@ class R4 {}
 @Import([JpaR5Config, Database])
 class R5 {}
 
+System.setProperty('fhir.folder', args[2])
 def beans = new AnnotationConfigApplicationContext(args[0] == 'R4' ? R4 : R5)
 def context = beans.getBean(FhirContext)
 def fhir = new RestfulServer(context)
 fhir.registerProviders(beans.getBean(ResourceProviderFactory).createProviders())
 fhir.registerProvider(beans.getBean(args[0] == 'R4' ? 'mySystemProviderR4' : 'mySystemProviderR5'))
-def server = new Server(new InetSocketAddress(InetAddress.loopbackAddress, args[1] as int))
+def server = new Server()
+def secured = args.length > 3
+def tls = secured ? new SslContextFactory.Server(keyStorePath: args[3], keyStorePassword: args[4]) : null
+def connector = secured ? new ServerConnector(server, tls) : new ServerConnector(server)
+connector.host = InetAddress.loopbackAddress.hostAddress
+connector.port = args[1] as int
+server.addConnector(connector)
 def servlets = new ServletContextHandler()
 servlets.addServlet(new ServletHolder(fhir), '/fhir/*')
 server.handler = servlets

@@ -146,6 +146,7 @@ async fn resources(client: &reqwest::Client, base: &str) -> BTreeMap<String, Val
         let bundle: Value = serde_json::from_slice(&answer).expect("JSON");
         for entry in bundle["entry"].as_array().into_iter().flatten() {
             let resource = &entry["resource"];
+            assert_eq!(resource["resourceType"], kind, "{bundle:#}");
             let version = resource["meta"]["versionId"].as_str().expect("a version");
             let id = resource["id"].as_str().expect("an id");
             found.insert(format!("{kind}/{id}/{version}"), resource.clone());
@@ -170,7 +171,8 @@ async fn a_real_server_is_brought_to_the_newest_version_once_and_loses_nothing_w
     let [port] = free_ports();
     let mut server = FhirServer::start("R4", port, None);
     let base = server.base();
-    let client = reqwest::Client::new();
+    // Its connections do not outlive the server.
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
     let mut first = summaries(0..5, 1);
     // Characters that mean something in a search.
     first.push(EmbryoSummary {

@@ -4,6 +4,7 @@ mod board;
 mod demo;
 mod dlq;
 mod doctor;
+mod emr;
 mod evaluate;
 mod explain;
 mod grade;
@@ -65,6 +66,8 @@ enum Command {
     Summarize,
     /// A page that shows every well with its last photograph and grade, and takes reviews.
     Board,
+    /// Bring an EMR to what the summaries say: summaries in, HL7 FHIR transactions out, to a server or a topic.
+    Emr(emr::EmrArgs),
     /// Grade image files, without Kafka.
     Grade(grade::GradeArgs),
     /// Make a published grade again from its image and its bundle, and say whether it is the same.
@@ -135,6 +138,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Serve => serve::run(config, stop).await,
             Command::Summarize => summarize::run(config, stop).await,
             Command::Board => board::run(config, stop).await,
+            Command::Emr(args) => emr::run(config, args, stop).await,
             Command::Grade(args) => grade::run(config, args, stop).await,
             Command::Verify(args) => verify::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,

@@ -11,6 +11,7 @@ use config::{ConfigBuilder, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::board::BoardSettings;
+use crate::emr::EmrSettings;
 use crate::incubator::IncubatorSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
@@ -68,6 +69,8 @@ pub struct Config {
     pub reviews: ReviewsSettings,
     /// The live board.
     pub board: BoardSettings,
+    /// Where what is said of each embryo is brought to.
+    pub emr: EmrSettings,
     /// Logs, metrics, probes.
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
@@ -195,6 +198,7 @@ impl Config {
             summaries,
             reviews,
             board,
+            emr,
             telemetry,
             incubator,
         } = self;
@@ -214,6 +218,17 @@ impl Config {
             ])
             .map_err(ConfigError::Invalid)?;
         board.validate().map_err(ConfigError::Invalid)?;
+        emr.validate(
+            &kafka.group_id,
+            &[
+                ("kafka.frames_topic", &kafka.frames_topic),
+                ("kafka.grades_topic", &kafka.grades_topic),
+                ("kafka.dead_letters_topic", &kafka.dead_letters_topic),
+                ("summaries.topic", &summaries.topic),
+                ("reviews.topic", &reviews.topic),
+            ],
+        )
+        .map_err(ConfigError::Invalid)?;
         telemetry.traces.validate().map_err(ConfigError::Invalid)?;
         check(
             select.min_hpi >= 0.0 && select.min_hpi < select.max_hpi && select.max_hpi.is_finite(),

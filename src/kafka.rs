@@ -2,6 +2,7 @@
 
 pub mod dead_letters;
 pub mod embedded;
+pub mod emr;
 pub mod feed;
 pub mod inspect;
 pub mod review_sink;

@@ -33,6 +33,8 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod domain;
+pub mod emr;
+pub mod fhir;
 pub mod glyph;
 pub mod heatmap;
 pub mod incubator;

@@ -11,10 +11,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["domain"]),
     ("pipeline", &["domain", "telemetry", "pipeline"]),
     ("summaries", &["domain"]),
+    // What is said to an EMR is a function of the summary alone, so that it can be printed and checked without one.
+    ("fhir", &["domain"]),
+    // Knows of offsets only what may be committed, and of Kafka only a trait.
+    ("emr", &["domain", "fhir", "pipeline::ledger", "pipeline::message", "pipeline::publish", "telemetry"]),
     (
         "kafka",
         &[
             "domain",
+            "emr",
             "summaries",
             "telemetry",
             "pipeline::intake",
@@ -51,7 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("glyph", &[]),
     ("incubator", &["domain", "glyph", "random"]),
     ("training", &["domain", "model", "pipeline::grade", "random"]),
-    ("config", &["board", "incubator", "kafka", "model", "pipeline", "summaries", "telemetry"]),
+    ("config", &["board", "emr", "incubator", "kafka", "model", "pipeline", "summaries", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (
         "doctor",
@@ -72,6 +77,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "doctor",
             "domain",
+            "emr",
+            "fhir",
             "glyph",
             "heatmap",
             "incubator",

@@ -84,6 +84,8 @@ label_enum! {
         OutputNotFinite = "output_not_finite",
         /// The broker refused the grade event as too large.
         GradeTooLarge = "grade_too_large",
+        /// The EMR's FHIR server refused the summary, or the topic of bundles refused it as too large.
+        EmrRefused = "emr_refused",
     }
 }
 
@@ -108,7 +110,7 @@ impl RejectionCode {
             | Self::ImageDigestMismatch => Stage::Fetch,
             Self::ImageUndecodable | Self::ImageTooManyPixels | Self::ImageSizeMismatch => Stage::Preprocess,
             Self::InferenceFailed | Self::OutputNotFinite => Stage::Infer,
-            Self::GradeTooLarge => Stage::Publish,
+            Self::GradeTooLarge | Self::EmrRefused => Stage::Publish,
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::domain::{EmbryoSummary, GRADE_EVENT_TYPE, GradeEvent, Rejection, SUMM
 use crate::pipeline::message::RawMessage;
 use crate::pipeline::publish::Verdict;
 
-/// CloudEvents `source` of every grade event.
-const EVENT_SOURCE: &str = "/memebg";
+/// CloudEvents `source` of every event.
+pub(super) const EVENT_SOURCE: &str = "/memebg";
 /// Headers that say why; earlier ones of a message that was replayed are replaced.
 const ERROR_HEADERS: [&str; 2] = ["__connect.errors.", "memebg."];
 

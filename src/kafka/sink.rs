@@ -31,6 +31,11 @@ impl KafkaSink {
             .map_err(|error| Error::create("producer", error))?;
         Ok(Self { producer, topics: Topics::of(settings) })
     }
+
+    /// For events of other topics.
+    pub(super) fn producer(&self) -> &FutureProducer<LogContext> {
+        &self.producer
+    }
 }
 
 impl GradeSink for KafkaSink {
@@ -68,7 +73,7 @@ impl GradeSink for KafkaSink {
     }
 }
 
-async fn send(producer: &FutureProducer<LogContext>, record: Record<'_>) -> Result<(), SinkError> {
+pub(super) async fn send(producer: &FutureProducer<LogContext>, record: Record<'_>) -> Result<(), SinkError> {
     let topic = record.topic;
     let record = FutureRecord {
         topic,

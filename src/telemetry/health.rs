@@ -25,6 +25,8 @@ struct Facts {
     unreachable: Option<String>,
     /// What a broker that answers does not allow.
     refused: Option<String>,
+    /// Why what was read cannot be passed on yet.
+    waits: Option<String>,
     draining: bool,
     fatal: Option<String>,
 }
@@ -86,6 +88,16 @@ impl Health {
     /// Frames may be read.
     pub fn admitted(&self) {
         self.facts().refused = None;
+    }
+
+    /// What was read cannot be passed on, and is tried again.
+    pub fn waits(&self, cause: impl Into<String>) {
+        self.facts().waits = Some(cause.into());
+    }
+
+    /// Something was passed on.
+    pub fn goes_on(&self) {
+        self.facts().waits = None;
     }
 
     /// The service is stopping. It stays so.
@@ -153,6 +165,8 @@ impl Health {
             facts.unreachable.as_deref().unwrap_or("no broker answers")
         } else if let Some(refused) = &facts.refused {
             refused
+        } else if let Some(waits) = &facts.waits {
+            waits
         } else if facts.inference_failed {
             "the last inference failed"
         } else {
@@ -258,6 +272,16 @@ mod tests {
         health.connected(false);
         assert_eq!(health.ready(), Err("no broker answers".to_owned()), "the old cause no longer holds");
         assert_eq!(health.live(), Ok(()));
+    }
+
+    #[test]
+    fn readiness_says_what_is_waited_for_and_a_wait_is_no_reason_to_restart() {
+        let health = running();
+        health.waits("the FHIR server says 503");
+        assert_eq!(health.ready(), Err("the FHIR server says 503".to_owned()));
+        assert_eq!(health.live(), Ok(()));
+        health.goes_on();
+        assert_eq!(health.ready(), Ok(()));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod declare;
 mod drift;
+mod emr;
 mod instruments;
 mod labels;
 mod rollout;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use crate::domain::{Head, SkipReason};
 use declare::{Declare, doubling};
 use drift::DriftGauges;
+use emr::Emr;
 use instruments::Instruments;
 use labels::{HEADS, MODELS, OTHER_SITE, STAGES};
 use rollout::Rollout;
@@ -88,6 +90,7 @@ struct Families {
     drift: DriftGauges,
     rollout: Rollout,
     summaries: Summaries,
+    emr: Emr,
 }
 
 /// What is counted of each site on the way of every frame.
@@ -210,6 +213,7 @@ impl Metrics {
             drift: DriftGauges::new(&declare)?,
             rollout: Rollout::new(&declare)?,
             summaries: Summaries::new(&declare)?,
+            emr: Emr::new(&declare)?,
             registry: declare.finish()?,
         })))
     }

@@ -1,0 +1,152 @@
+//! Rebalances and commits.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Offset, Statistics, TopicPartitionList};
+
+use crate::emr::Desk;
+use crate::kafka::source::start::Started;
+use crate::kafka::{ErrorLog, refusal};
+use crate::pipeline::ledger::NextOffset;
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+pub(super) struct EmrContext {
+    pub(super) started: Started,
+    pub(super) desk: Desk,
+    pub(super) metrics: Metrics,
+    pub(super) health: Health,
+    pub(super) topic: String,
+    pub(super) group_id: String,
+    pub(super) drain_timeout: Duration,
+    /// Set once everything is committed: the revoke of closing the consumer has nothing left to do.
+    pub(super) closing: AtomicBool,
+    pub(super) errors: ErrorLog,
+}
+
+impl EmrContext {
+    pub(super) fn numbers(&self, list: &TopicPartitionList) -> Vec<i32> {
+        list.elements_for_topic(&self.topic)
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .collect()
+    }
+
+    pub(super) fn commit_what_is_due(&self, consumer: &BaseConsumer<Self>) {
+        self.commit(consumer, &self.desk.take_commits(), CommitMode::Async);
+    }
+
+    /// Lets what is under way end, and commits it.
+    pub(super) fn hand_back(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+        let commits = self.desk.drain(partitions, self.drain_timeout);
+        if self.health.is_connected() {
+            self.commit(consumer, &commits, CommitMode::Sync);
+        } else {
+            tracing::warn!("no broker answers: the last summaries are not committed and are sent again");
+        }
+    }
+
+    /// A commit that fails loses nothing: the summaries are sent again, which changes nothing in the EMR.
+    fn commit(&self, consumer: &BaseConsumer<Self>, commits: &[NextOffset], mode: CommitMode) {
+        if commits.is_empty() {
+            return;
+        }
+        if let Err(error) = self.listed(commits).and_then(|offsets| consumer.commit(&offsets, mode)) {
+            tracing::warn!(%error, "offsets were not committed; trying again");
+            self.commit_failed();
+        }
+    }
+
+    fn listed(&self, commits: &[NextOffset]) -> KafkaResult<TopicPartitionList> {
+        let mut offsets = TopicPartitionList::with_capacity(commits.len());
+        for (partition, next) in commits {
+            offsets.add_partition_offset(&self.topic, *partition, Offset::Offset(*next))?;
+        }
+        Ok(offsets)
+    }
+
+    fn commit_failed(&self) {
+        self.metrics.commit_failed();
+        self.desk.commit_failed();
+    }
+}
+
+impl ClientContext for EmrContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // The only way to hear of it: librdkafka tells a callback that rdkafka (0.39) does not register.
+        if facility == "COMMITFAIL" {
+            self.commit_failed();
+        }
+        crate::kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        if let Some(cause) = code.and_then(refusal::of_connection) {
+            self.health.unreachable(cause);
+        }
+        let refused = |code| {
+            refusal::of_reader(code, &self.topic, "summaries.topic")
+                .or_else(|| refusal::of_group(code, &self.group_id, "emr.group_id"))
+        };
+        match code.and_then(refused) {
+            Some(cause) => {
+                self.errors.warn(&error, &format!("{reason}: {cause}"));
+                self.health.refused(cause);
+            }
+            None => self.errors.warn(&error, reason),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let topic = statistics.topics.get(&self.topic);
+        let lags = topic.into_iter().flat_map(|topic| topic.partitions.values()).map(|it| it.consumer_lag);
+        self.metrics.set_emr_lag(lags.filter(|lag| *lag > 0).sum());
+        self.health.connected(statistics.brokers.values().any(|broker| broker.state == "UP"));
+    }
+}
+
+impl ConsumerContext for EmrContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(assigned) => {
+                let assigned = self.numbers(assigned);
+                self.started.forget(&assigned);
+                if !assigned.is_empty() {
+                    self.health.admitted();
+                }
+                tracing::info!(partitions = ?assigned, "partitions assigned");
+            }
+            Rebalance::Revoke(revoked) => {
+                let revoked = self.numbers(revoked);
+                let lost = consumer.assignment_lost() || self.closing.load(Ordering::Relaxed);
+                if lost {
+                    // Committing would move the offsets of whoever has them now.
+                    drop(self.desk.forget(&revoked));
+                } else {
+                    self.hand_back(consumer, &revoked);
+                }
+                tracing::info!(partitions = ?revoked, lost, "partitions revoked");
+            }
+            Rebalance::Error(error) => tracing::error!(%error, "rebalance failed"),
+        }
+        self.metrics.rebalance();
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        // A partition that was revoked while it was paused comes back paused. If the queue is still full it is paused
+        // again at the next turn.
+        if let Rebalance::Assign(assigned) = rebalance
+            && let Err(error) = consumer.resume(assigned)
+        {
+            tracing::error!(%error, "cannot resume");
+        }
+        // Without waiting for the next statistics: a rebalance is answered by a broker.
+        self.health.connected(true);
+    }
+}

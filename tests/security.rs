@@ -53,6 +53,10 @@ impl Laboratory {
     }
 
     fn serve(&self, more: &[(&str, &str)]) -> Memebg {
+        self.start("serve", more)
+    }
+
+    fn start(&self, command: &str, more: &[(&str, &str)]) -> Memebg {
         let (brokers, authority) = (self.broker.bootstrap(), self.broker.authority());
         let password = self.broker.secret(PASSWORD);
         let usual = self.stream.options();
@@ -70,7 +74,7 @@ impl Laboratory {
             ("kafka.producer_properties.topic_metadata_propagation_max_ms", "1000"),
         ]);
         options.extend(more);
-        Memebg::start(&["serve"], &options)
+        Memebg::start(&[command], &options)
     }
 
     /// Waits until a service is not ready because of this, which its log says too, and alive.
@@ -252,4 +256,52 @@ async fn a_grades_topic_that_is_not_there_ends_the_service_and_is_named() {
     let misspelt = [("kafka.grades_topic", missing)];
     await_refusal(&mut laboratory.serve(&misspelt), &[missing, "kafka.grades_topic", "does not exist"]);
     laboratory.finish(laboratory.serve(&[]));
+}
+
+/// Topics for a summarizer, and all that it may do but for what a test leaves out.
+async fn summarizer(name: &str, left_out: &str) -> (Laboratory, Memebg) {
+    let laboratory = Laboratory::open(name).await;
+    let (grades, letters) = (laboratory.stream.grades(), laboratory.stream.dead_letters());
+    let (reviews, summaries, group) =
+        (format!("{name}.reviews"), format!("{name}.summaries"), format!("{name}-summaries"));
+    for topic in [&reviews, &summaries] {
+        laboratory.broker.kafka.create_topic(topic, 2, &[]).await;
+    }
+    for (resource, name, operations) in [
+        (Topic, grades.as_str(), &[Read, Describe][..]),
+        (Topic, &reviews, &[Read, Describe]),
+        (Topic, &summaries, &[Read, Write, Describe]),
+        (Topic, &letters, &[Write, Describe]),
+        (Group, &group, &[Read]),
+        (TransactionalId, &format!("{group}-*"), &[Write, Describe]),
+    ] {
+        if name.trim_end_matches("-*") != left_out || (resource as u8) == (TransactionalId as u8) {
+            laboratory.broker.allow(resource, name, operations);
+        } else if matches!(resource, Topic) {
+            laboratory.broker.allow(resource, name, &[Describe]);
+        }
+    }
+    let options = [("reviews.topic", reviews.as_str()), ("summaries.topic", &summaries)];
+    let process = laboratory.start("summarize", &options);
+    (laboratory, process)
+}
+
+#[tokio::test]
+async fn a_summarizer_needs_no_more_than_its_acls_say() {
+    let (laboratory, mut process) = summarizer("summarizer", "").await;
+    laboratory.await_ready(&process);
+    process.logged("state restored", PATIENCE);
+    process.signal("TERM");
+    assert_eq!(process.end(PATIENCE).code(), Some(0), "{}", process.log());
+    assert_discreet(&process);
+}
+
+#[tokio::test]
+async fn a_topic_or_a_group_that_a_summarizer_may_not_read_is_named() {
+    let (_, mut process) = summarizer("blind", "blind.reviews").await;
+    assert_eq!(process.end(PATIENCE).code(), Some(2), "{}", process.log());
+    let log = process.log();
+    assert!(log.contains("not allowed to read topic blind.reviews (reviews.topic): grant READ"), "{log}");
+    let (laboratory, process) = summarizer("outcast", "outcast-summaries").await;
+    laboratory.await_unready(&process, &["outcast-summaries", "summaries.group_id", "grant READ"]);
 }

@@ -69,15 +69,19 @@ def read(path):
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def only(documents, kind):
-    found = [document for document in documents if document["kind"] == kind]
+def only(documents, kind, name=None):
+    found = [
+        document
+        for document in documents
+        if document["kind"] == kind and name in (None, document["metadata"]["name"])
+    ]
     if len(found) != 1:
         sys.exit(f"expected one {kind}, found {len(found)}")
     return found[0]
 
 
 def check_pods(memebg, name, documents, dockerfile, device):
-    deployment = only(documents, "Deployment")
+    deployment = only(documents, "Deployment", "memebg")
     pod = deployment["spec"]["template"]["spec"]
     container = pod["containers"][0]
     environment = image_environment(dockerfile)
@@ -112,6 +116,7 @@ def check_pods(memebg, name, documents, dockerfile, device):
     for file in files:
         demand(any(file.startswith(f"{place}/") for place in mounted), f"{name}: nothing is mounted where {file} is")
     check_selectors(name, documents, deployment["spec"]["template"]["metadata"]["labels"])
+    check_summarizer(memebg, name, documents, dockerfile, toml)
     trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]["metadata"]
     demand(trigger["consumerGroup"] == kafka["group_id"], f"{name}: KEDA looks at another group")
     demand(trigger["topic"] == kafka["frames_topic"], f"{name}: KEDA looks at another topic")
@@ -129,17 +134,61 @@ def check_selectors(name, documents, labels):
         "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
     }
     for kind, selector in selectors.items():
-        wanted = selector(only(documents, kind)["spec"])
+        wanted = selector(only(documents, kind, "memebg")["spec"])
         demand(wanted and wanted.items() <= labels.items(), f"{name}: the {kind} selects {wanted}, pods are {labels}")
-    service = only(documents, "Service")["metadata"]["labels"]
     wanted = only(documents, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
-    demand(wanted.items() <= service.items(), f"{name}: the ServiceMonitor selects {wanted}, the service is {service}")
-    dns = only(documents, "NetworkPolicy")["spec"]["egress"][0]["to"][0]["podSelector"]["matchLabels"]
-    demand(dns == {"k8s-app": "kube-dns"}, f"{name}: the name server is looked for as {dns}")
+    for part in ("memebg", "memebg-summarizer"):
+        service = only(documents, "Service", part)["metadata"]["labels"]
+        demand(wanted.items() <= service.items(), f"{name}: the ServiceMonitor selects {wanted}, the service is {service}")
+        dns = only(documents, "NetworkPolicy", part)["spec"]["egress"][0]["to"][0]["podSelector"]["matchLabels"]
+        demand(dns == {"k8s-app": "kube-dns"}, f"{name}: the name server is looked for as {dns}")
     namespaces = {
         document["metadata"].get("namespace") for document in documents if document["kind"] != "Namespace"
     }
     demand(namespaces == {"memebg"}, f"{name}: objects lie in the namespaces {namespaces}")
+
+
+def check_summarizer(memebg, name, documents, dockerfile, toml):
+    """The summarizer reads the same file as a user of its own, has the time it needs, and nobody else's selectors find it."""
+    deployment = only(documents, "Deployment", "memebg-summarizer")["spec"]
+    pod = deployment["template"]["spec"]
+    container = pod["containers"][0]
+    environment = image_environment(dockerfile)
+    environment |= {variable["name"]: variable["value"] for variable in container["env"]}
+    config = options(memebg, f"{name}: summarizer", environment, toml)
+    if not config:
+        return
+    kafka = config["kafka"]
+    demand(
+        kafka["properties"]["sasl_username"] == "memebg-summarizer", f"{name}: the summarizer has the user of the graders"
+    )
+    text = (REPOSITORY / "src/cli/summarize.rs").read_text()
+    after = sum(int(value) for value in re.findall(r"^const \w+: Duration = Duration::from_secs\((\d+)\)", text, re.M))
+    patience, grace = kafka["drain_timeout_ms"] / 1000 + after, pod["terminationGracePeriodSeconds"]
+    demand(grace > patience, f"{name}: the summarizer has {grace} s to stop, but may take {patience:.0f} s")
+    port = int(config["telemetry"]["listen"].rsplit(":", 1)[1])
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    demand(ports == {"metrics": port}, f"{name}: the summarizer listens on {port}, the pod says {ports}")
+    mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
+    for file in (kafka["properties"]["ssl.ca.location"], *tomllib.loads(toml)["kafka"]["property_files"].values()):
+        demand(any(file.startswith(f"{place}/") for place in mounted), f"{name}: summarizer: nothing is mounted for {file}")
+    labels = deployment["template"]["metadata"]["labels"]
+    for selector in (
+        deployment["selector"]["matchLabels"],
+        only(documents, "Service", "memebg-summarizer")["spec"]["selector"],
+        only(documents, "NetworkPolicy", "memebg-summarizer")["spec"]["podSelector"]["matchLabels"],
+    ):
+        demand(selector.items() <= labels.items(), f"{name}: {selector} does not select the summarizer, {labels}")
+    graders = only(documents, "Deployment", "memebg")["spec"]["selector"]["matchLabels"]
+    demand(not graders.items() <= labels.items(), f"{name}: the graders' selectors find the summarizer, too")
+
+
+def rights_of(documents, user):
+    acls = only(documents, "KafkaUser", user)["spec"]["authorization"]["acls"]
+    return {
+        (acl["resource"]["type"], acl["resource"]["name"], acl["resource"]["patternType"]): set(acl["operations"])
+        for acl in acls
+    }
 
 
 def check_topics(documents, config, scaled):
@@ -152,6 +201,9 @@ def check_topics(documents, config, scaled):
     for option in ("frames_topic", "grades_topic", "dead_letters_topic"):
         demand(kafka[option] in topics, f"strimzi: kafka.{option} = {kafka[option]} is not created")
     demand(shadow_topic in topics, f"strimzi: shadow.topic = {shadow_topic} is not created")
+    summaries, reviews = config["summaries"]["topic"], config["reviews"]["topic"]
+    for option, topic in (("summaries.topic", summaries), ("reviews.topic", reviews)):
+        demand(topic in topics, f"strimzi: {option} = {topic} is not created")
     if faults:
         return
     for option, topic in (("max_value_bytes", "frames_topic"), ("max_send_bytes", "dead_letters_topic")):
@@ -160,13 +212,23 @@ def check_topics(documents, config, scaled):
     partitions = topics[kafka["frames_topic"]]["partitions"]
     most = scaled["maxReplicaCount"]
     demand(most <= partitions, f"KEDA starts up to {most} pods for {partitions} partitions")
-    user = next(
-        document for document in documents if document["kind"] == "KafkaUser" and document["metadata"]["name"] == "memebg"
-    )
-    rights = {
-        (acl["resource"]["type"], acl["resource"]["name"], acl["resource"]["patternType"]): set(acl["operations"])
-        for acl in user["spec"]["authorization"]["acls"]
+    for topic in (summaries, reviews):
+        count, grades = topics[topic]["partitions"], topics[kafka["grades_topic"]]["partitions"]
+        demand(count == grades, f"strimzi: {topic} has {count} partitions and the grades {grades}")
+    demand(topics[summaries]["config"]["cleanup.policy"] == "compact", "strimzi: the summaries are not compacted")
+    demand(topics[reviews]["config"]["retention.ms"] == -1, "strimzi: reviews are deleted after a time")
+    group = config["summaries"]["group_id"] or f"{kafka['group_id']}-summaries"
+    rights = rights_of(documents, "memebg-summarizer")
+    needed = {
+        ("topic", kafka["grades_topic"], "literal"): {"Read", "Describe"},
+        ("topic", reviews, "literal"): {"Read", "Describe"},
+        ("topic", summaries, "literal"): {"Read", "Write", "Describe"},
+        ("topic", kafka["dead_letters_topic"], "literal"): {"Write", "Describe"},
+        ("group", group, "literal"): {"Read"},
+        ("transactionalId", f"{group}-", "prefix"): {"Write", "Describe"},
     }
+    demand(rights == needed, f"strimzi: the summarizer may {rights}, it needs {needed}")
+    rights = rights_of(documents, "memebg")
     needed = {
         ("topic", kafka["frames_topic"], "literal"): {"Read", "Describe"},
         ("topic", kafka["grades_topic"], "literal"): {"Write", "Describe"},

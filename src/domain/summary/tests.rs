@@ -158,13 +158,13 @@ prop_compose! {
 
 prop_compose! {
     fn any_review()(
-        second in 0u32..4,
+        second in 0u32..2,
         reviewer in "[ab]",
-        exp in 1usize..=6,
-        letter in prop::sample::select(Letter::ALL),
+        exp in prop::sample::select(vec![2, 4]),
         blinded in any::<bool>(),
     ) -> Review {
-        review(second, &reviewer, exp, letter, blinded)
+        // Few enough for two of one id that say different things.
+        review(second, &reviewer, exp, Letter::B, blinded)
     }
 }
 

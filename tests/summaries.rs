@@ -313,8 +313,8 @@ async fn sigterm_is_obeyed_in_time_though_no_transaction_is_confirmed() {
     let asked = Instant::now();
     process.signal("TERM");
     assert_eq!(process.end(PATIENCE).code(), Some(0), "{}", process.log());
-    // The drain, and 5 s for the group, which nobody answers for.
-    assert!(asked.elapsed() < Duration::from_secs(11), "{:?}", asked.elapsed());
+    // The drain, 10 s to spare, and 5 s for the group, which nobody answers for.
+    assert!(asked.elapsed() < Duration::from_secs(18), "{:?}", asked.elapsed());
     assert!(process.log().contains("given up"), "{}", process.log());
     kafka.start_again();
     let stream = Stream { kafka: &kafka, name, partitions: PARTITIONS };

@@ -12,8 +12,6 @@ mod scripted;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use common::kafka::{Kafka, free_ports};
@@ -22,7 +20,7 @@ use common::service::header;
 use memebg::domain::EmbryoSummary;
 use process::{Memebg, get, metric, wait_for};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use reference::FhirServer;
+use reference::{FhirServer, STORE_PASSWORD, certificate};
 use scripted::{Script, ScriptedFhir};
 use serde_json::Value;
 
@@ -70,20 +68,21 @@ impl Feed {
     }
 
     fn send<'a>(&self, summaries: impl IntoIterator<Item = &'a EmbryoSummary>) {
-        for summary in summaries {
-            let value = serde_json::to_vec(summary).expect("JSON");
-            self.send_raw(&summary.embryo_id, Some(&value));
-        }
+        let values = summaries.into_iter().map(|it| (&it.embryo_id, serde_json::to_vec(it).expect("JSON")));
+        let values: Vec<_> = values.collect();
+        self.send_raw(values.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice()))));
     }
 
-    fn send_raw(&self, key: &str, value: Option<&[u8]>) {
+    fn send_raw<'a>(&self, records: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) {
         let mut client = self.kafka.client();
-        client.set("partitioner", "murmur2_random").set("enable.idempotence", "true").set("linger.ms", "0");
+        client.set("partitioner", "murmur2_random").set("enable.idempotence", "true");
         let producer: BaseProducer = client.create().expect("a producer");
         let topic = self.topic("summaries");
-        let mut record = BaseRecord::<[u8], [u8]>::to(&topic).key(key.as_bytes());
-        record.payload = value;
-        producer.send(record).map_err(|(error, _)| error).expect("there is room");
+        for (key, value) in records {
+            let mut record = BaseRecord::<[u8], [u8]>::to(&topic).key(key.as_bytes());
+            record.payload = value;
+            producer.send(record).map_err(|(error, _)| error).expect("there is room");
+        }
         producer.flush(PATIENCE).expect("confirmed");
     }
 
@@ -307,8 +306,7 @@ async fn what_may_pass_is_waited_for_and_what_is_refused_becomes_a_dead_letter_w
     feed.send(&summaries(1..2, 1));
     let letters = feed.read("dlq", 1);
     server.say(Script::Take);
-    feed.send_raw("E-0002", Some(b"{\"embryo_id\":"));
-    feed.send_raw("E-0003", None);
+    feed.send_raw([("E-0002", Some(b"{\"embryo_id\":".as_slice())), ("E-0003", None)]);
     feed.send(&summaries(4..5, 1));
     await_delivered(&process, 2.0);
     let letter = &letters[0];
@@ -337,10 +335,11 @@ async fn what_may_pass_is_waited_for_and_what_is_refused_becomes_a_dead_letter_w
 #[tokio::test]
 async fn a_process_that_is_killed_in_the_middle_loses_no_embryo_and_turns_none_back() {
     let feed = Feed::create("emr-killed").await;
-    let server = ScriptedFhir::start(Script::TakeSlowly(Duration::from_millis(20)));
+    let server = ScriptedFhir::start(Script::TakeSlowly(Duration::from_millis(100)));
     let base = server.base();
-    let options = [("emr.server", base.as_str())];
-    for version in 1..4 {
+    // What was committed too early would be lost.
+    let options = [("emr.server", base.as_str()), ("kafka.commit_interval_ms", "20")];
+    for version in 1..5 {
         feed.send(&summaries(0..40, version));
         let before = server.requests().len();
         let mut process = feed.emr(&options);
@@ -348,12 +347,11 @@ async fn a_process_that_is_killed_in_the_middle_loses_no_embryo_and_turns_none_b
         process.signal("KILL");
         assert_eq!(process.end(PATIENCE).signal(), Some(9));
     }
-    let newest = summaries(0..40, 4);
-    feed.send(&newest);
+    let newest = versions(&summaries(0..40, 4));
+    assert_ne!(newest_of(&server), newest, "killed in the middle");
+    // Nothing more comes: what is missing has to be read again.
     let mut process = feed.emr(&options);
-    wait_for("the newest of every embryo", PATIENCE, || {
-        (newest_of(&server) == versions(&newest)).then_some(())
-    });
+    wait_for("the newest of every embryo", PATIENCE, || (newest_of(&server) == newest).then_some(()));
     end_in_peace(&mut process);
 }
 
@@ -396,37 +394,4 @@ fn without_anywhere_to_go_it_does_not_start() {
     let mut process = Memebg::start(&["emr"], &[]);
     assert_eq!(process.end(PATIENCE).code(), Some(2));
     assert!(process.log().contains("neither emr.server nor emr.topic"), "{}", process.log());
-}
-
-const STORE_PASSWORD: &str = "store-of-the-tests";
-
-/// A key for loopback with a certificate that it has signed itself: the key store, and `name.pem` beside it.
-fn certificate(folder: &std::path::Path, name: &str) -> PathBuf {
-    let store = folder.join(format!("{name}.p12"));
-    let keytool = |arguments: &[&str]| {
-        let ran = Command::new("keytool")
-            .args(arguments)
-            .args(["-storepass", STORE_PASSWORD, "-alias", name, "-keystore"])
-            .arg(&store)
-            .output()
-            .expect("keytool comes with Java");
-        assert!(ran.status.success(), "keytool: {}", String::from_utf8_lossy(&ran.stdout));
-        ran.stdout
-    };
-    let subject = format!("CN={name}");
-    keytool(&[
-        "-genkeypair",
-        "-keyalg",
-        "EC",
-        "-storetype",
-        "PKCS12",
-        "-validity",
-        "7",
-        "-dname",
-        &subject,
-        "-ext",
-        "san=ip:127.0.0.1",
-    ]);
-    std::fs::write(folder.join(format!("{name}.pem")), keytool(&["-exportcert", "-rfc"])).expect("written");
-    store
 }

@@ -99,8 +99,10 @@ impl Desk {
 
     /// Makes a job that is to be tried again one of the newest version.
     pub fn renew(&self, job: &mut Job) {
-        if self.lock().queue.renew(job) {
+        let mut state = self.lock();
+        if state.queue.renew(job) {
             self.0.metrics.emr_superseded();
+            self.show(&state.queue);
         }
     }
 

@@ -22,6 +22,9 @@ pub use opinions::MIN_REVIEWED_EMBRYOS;
 use opinions::{Opinions, kappa};
 pub use settings::{ReviewsSettings, SummariesSettings};
 
+/// Most reviews of a partition that wait for their embryo: each was signed by a person, who waits too.
+pub const MAX_WAITING_REVIEWS: usize = 1_000;
+
 /// What became of a grade event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
@@ -42,6 +45,8 @@ pub enum Reviewed {
     Forgotten,
     /// There is no embryo yet: it waits.
     Waits,
+    /// There is no embryo yet, and [`MAX_WAITING_REVIEWS`] others wait: it cannot.
+    Refused,
 }
 
 /// The embryos of the assigned partitions.
@@ -182,6 +187,9 @@ impl Keeper {
             return Reviewed::Forgotten;
         }
         let Some(kept) = part.embryos.get_mut(&review.embryo_id) else {
+            if part.waiting.len() >= MAX_WAITING_REVIEWS && !part.waiting.contains_key(&offset) {
+                return Reviewed::Refused;
+            }
             part.waiting.insert(offset, review.clone());
             return Reviewed::Waits;
         };

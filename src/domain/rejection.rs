@@ -54,6 +54,8 @@ label_enum! {
         SchemaInvalid = "schema_invalid",
         /// The site is not one of the configured sites.
         UnknownSite = "unknown_site",
+        /// A review of an embryo without any grade, while too many others wait for theirs.
+        UnknownEmbryo = "unknown_embryo",
         /// `captured_at` or `insemination_time` is absent.
         ClockMissing = "clock_missing",
         /// The frame was captured before insemination.
@@ -99,6 +101,7 @@ impl RejectionCode {
             }
             Self::SchemaInvalid
             | Self::UnknownSite
+            | Self::UnknownEmbryo
             | Self::ClockMissing
             | Self::ClockReversed
             | Self::ClockInFuture => Stage::Validate,

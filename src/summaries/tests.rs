@@ -87,6 +87,17 @@ fn a_review_that_comes_before_any_grade_waits_and_holds_the_offset_back() {
 }
 
 #[test]
+fn only_so_many_reviews_may_wait_and_those_that_do_are_not_forgotten_for_others() {
+    let mut keeper = keeper(10);
+    for offset in 0..1_000 {
+        assert_eq!(keeper.review(0, offset, &review("nobody", 0, 4)), Reviewed::Waits);
+    }
+    assert_eq!(keeper.review(0, 1_000, &review("a", 0, 4)), Reviewed::Refused);
+    assert_eq!(keeper.review(0, 999, &review("nobody", 0, 4)), Reviewed::Waits, "read again");
+    assert_eq!((keeper.waits_from(0), keeper.waiting()), (Some(0), 1_000));
+}
+
+#[test]
 fn a_review_makes_a_summary_due_and_only_once() {
     let mut keeper = keeper(10);
     keeper.receive(0, &event("a")).unwrap();

@@ -6,7 +6,7 @@ use super::Run;
 use crate::domain::{GRADE_EVENT_TYPE, GradeEvent, REVIEW_EVENT_TYPE, Rejection, RejectionCode, Review};
 use crate::kafka::Error;
 use crate::pipeline::message::MessageView;
-use crate::summaries::{Received, Reviewed};
+use crate::summaries::{MAX_WAITING_REVIEWS, Received, Reviewed};
 
 impl Run {
     pub(super) fn take_grade(&self, message: &MessageView<'_>) -> anyhow::Result<()> {
@@ -73,6 +73,12 @@ impl Run {
                 tracing::info!(partition, offset, "a review waits for the first grade of its embryo");
             }
             Ok(Reviewed::Known) => {}
+            Ok(Reviewed::Refused) => {
+                let why = format!(
+                    "its embryo has no grade, and {MAX_WAITING_REVIEWS} other reviews wait for theirs"
+                );
+                state.refuse(message, Rejection::new(RejectionCode::UnknownEmbryo, why), "review");
+            }
             Ok(Reviewed::Forgotten) => return Err(not_recalled(message)),
             Err(rejection) => state.refuse(message, rejection, "review"),
         }

@@ -12,8 +12,6 @@ mod scripted;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use common::kafka::{Kafka, free_ports};
@@ -22,7 +20,7 @@ use common::service::header;
 use memebg::domain::EmbryoSummary;
 use process::{Memebg, get, metric, wait_for};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use reference::FhirServer;
+use reference::{FhirServer, STORE_PASSWORD, certificate};
 use scripted::{Script, ScriptedFhir};
 use serde_json::Value;
 
@@ -396,37 +394,4 @@ fn without_anywhere_to_go_it_does_not_start() {
     let mut process = Memebg::start(&["emr"], &[]);
     assert_eq!(process.end(PATIENCE).code(), Some(2));
     assert!(process.log().contains("neither emr.server nor emr.topic"), "{}", process.log());
-}
-
-const STORE_PASSWORD: &str = "store-of-the-tests";
-
-/// A key for loopback with a certificate that it has signed itself: the key store, and `name.pem` beside it.
-fn certificate(folder: &std::path::Path, name: &str) -> PathBuf {
-    let store = folder.join(format!("{name}.p12"));
-    let keytool = |arguments: &[&str]| {
-        let ran = Command::new("keytool")
-            .args(arguments)
-            .args(["-storepass", STORE_PASSWORD, "-alias", name, "-keystore"])
-            .arg(&store)
-            .output()
-            .expect("keytool comes with Java");
-        assert!(ran.status.success(), "keytool: {}", String::from_utf8_lossy(&ran.stdout));
-        ran.stdout
-    };
-    let subject = format!("CN={name}");
-    keytool(&[
-        "-genkeypair",
-        "-keyalg",
-        "EC",
-        "-storetype",
-        "PKCS12",
-        "-validity",
-        "7",
-        "-dname",
-        &subject,
-        "-ext",
-        "san=ip:127.0.0.1",
-    ]);
-    std::fs::write(folder.join(format!("{name}.pem")), keytool(&["-exportcert", "-rfc"])).expect("written");
-    store
 }

@@ -147,3 +147,37 @@ impl Drop for FhirServer {
         }
     }
 }
+
+/// Of the key stores that [`certificate`] makes.
+pub const STORE_PASSWORD: &str = "store-of-the-tests";
+
+/// A key for loopback with a certificate that it has signed itself: the key store, and `name.pem` beside it.
+pub fn certificate(folder: &Path, name: &str) -> PathBuf {
+    let store = folder.join(format!("{name}.p12"));
+    let keytool = |arguments: &[&str]| {
+        let ran = Command::new("keytool")
+            .args(arguments)
+            .args(["-storepass", STORE_PASSWORD, "-alias", name, "-keystore"])
+            .arg(&store)
+            .output()
+            .expect("keytool comes with Java");
+        assert!(ran.status.success(), "keytool: {}", String::from_utf8_lossy(&ran.stdout));
+        ran.stdout
+    };
+    let subject = format!("CN={name}");
+    keytool(&[
+        "-genkeypair",
+        "-keyalg",
+        "EC",
+        "-storetype",
+        "PKCS12",
+        "-validity",
+        "7",
+        "-dname",
+        &subject,
+        "-ext",
+        "san=ip:127.0.0.1",
+    ]);
+    fs::write(folder.join(format!("{name}.pem")), keytool(&["-exportcert", "-rfc"])).expect("written");
+    store
+}

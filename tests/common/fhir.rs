@@ -178,6 +178,6 @@ pub fn certificate(folder: &Path, name: &str) -> PathBuf {
         "-ext",
         "san=ip:127.0.0.1",
     ]);
-    std::fs::write(folder.join(format!("{name}.pem")), keytool(&["-exportcert", "-rfc"])).expect("written");
+    fs::write(folder.join(format!("{name}.pem")), keytool(&["-exportcert", "-rfc"])).expect("written");
     store
 }

@@ -4,6 +4,7 @@
 mod agreement;
 mod grades;
 mod manifests;
+mod privacy;
 mod reviews;
 mod summaries;
 

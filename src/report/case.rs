@@ -163,7 +163,7 @@ mod tests {
     fn an_event_that_is_not_what_its_id_says_is_left_out() {
         let (mut of_another, mut changed) = (events(), events());
         of_another.iter_mut().for_each(|event| event.embryo_id = "another".into());
-        changed.iter_mut().for_each(|event| event.image_sha256 = "0".repeat(64));
+        changed.iter_mut().for_each(|event| event.image_sha256 = "f".repeat(64));
         for events in [of_another, changed, vec![]] {
             let case = Case::new(case().summary().clone(), events).unwrap();
             assert!(case.frames().iter().all(|frame| frame.event.is_none()));

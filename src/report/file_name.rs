@@ -38,7 +38,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(file_name("S1_P-2"), "embryo-S1_P-2-bb9ffa6a5a4b.html");
+        assert_eq!(file_name("S1_P-2"), "embryo-S1_P-2-21782b188e0b.html");
     }
 
     #[test]

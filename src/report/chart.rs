@@ -12,7 +12,7 @@ const LEFT: f64 = 150.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 10.0;
 /// Height of the part for expansion.
-const PLOT: f64 = 170.0;
+const PLOT: f64 = 125.0;
 /// Height of the line of a reason.
 const LANE: f64 = 18.0;
 const BOTTOM: f64 = 44.0;

@@ -60,6 +60,10 @@ fn verdict(summary: &EmbryoSummary) -> String {
                 summary.gardner.as_deref().map_or_else(|| "none".to_owned(), text)
             ),
         ),
+        _ if summary.gardner.is_none() => (
+            "preliminary",
+            "Not reviewed: the machine gave no grade, and no embryologist has given one.".into(),
+        ),
         _ => (
             "preliminary",
             "Not reviewed: a machine gave this grade, and no embryologist has confirmed it.".into(),

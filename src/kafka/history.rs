@@ -24,6 +24,12 @@ impl History {
         Self { settings: settings.clone(), wait, until: Instant::now() + wait, stop: stop.clone() }
     }
 
+    /// Whether the time is over, or somebody asked to stop.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stop.is_cancelled() || Instant::now() >= self.until
+    }
+
     /// Shows every committed record of a topic, which `option` names, to `each`, in the order of each partition; from the
     /// first one of `since_ms` on, if given, and for as long as not `is_done`. Blocks.
     ///
@@ -42,7 +48,7 @@ impl History {
             Some(since_ms) => reader.extent_since(since_ms)?,
             None => reader.extent()?,
         };
-        let go_on = || !self.stop.is_cancelled() && Instant::now() < self.until && !is_done();
+        let go_on = || !self.is_over() && !is_done();
         let read = reader.scan_while(&extent, &go_on, |message| {
             each(message);
             Ok(())

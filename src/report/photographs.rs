@@ -53,7 +53,11 @@ fn figure(data: &ReportData, event: &GradeEvent) -> String {
 /// Such as `plane 3 of 5, +15 µm`.
 pub(super) fn plane(event: &GradeEvent) -> String {
     let plane = &event.focal_plane;
-    format!("plane {} of {}, {:+.0} µm", u64::from(plane.index) + 1, plane.count, plane.offset_um)
+    let (number, count) = (u64::from(plane.index) + 1, plane.count);
+    if plane.offset_um.abs() < 0.5 {
+        return format!("plane {number} of {count}, 0 µm");
+    }
+    format!("plane {number} of {count}, {:+.0} µm", plane.offset_um)
 }
 
 fn image(jpeg: &[u8], alt: &str) -> String {

@@ -148,7 +148,7 @@ fn photographs(config: &Config, history: &History, cases: &[Case]) -> anyhow::Re
         let to_fetch = elsewhere.keys().filter(|sha256| photographs.wants(sha256)).count();
         missing.set(photographs.missing() - to_fetch);
     })?;
-    fetch(config, &elsewhere, &mut photographs)?;
+    fetch(config, history, &elsewhere, &mut photographs)?;
     Ok(photographs)
 }
 
@@ -176,6 +176,7 @@ fn image(
 
 fn fetch(
     config: &Config,
+    history: &History,
     elsewhere: &BTreeMap<String, Image>,
     photographs: &mut Photographs,
 ) -> anyhow::Result<()> {
@@ -186,6 +187,10 @@ fn fetch(
     let fetcher = Fetcher::new(&config.fetch, config.decode.max_image_bytes)?;
     for image in wanted {
         let ImageLocation::Uri(uri) = &image.location else { continue };
+        if history.is_over() {
+            photographs.give_up(&image.sha256, "not fetched in time".to_owned());
+            continue;
+        }
         match Handle::current().block_on(fetcher.fetch(uri, image.bytes)) {
             Ok(bytes) => photographs.take(image, bytes.into()),
             Err(rejection) => {

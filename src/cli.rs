@@ -11,6 +11,7 @@ mod grade;
 mod incubate;
 mod labelled;
 mod progress;
+mod report;
 mod serve;
 mod summarize;
 #[cfg(feature = "train")]
@@ -72,6 +73,8 @@ enum Command {
     Grade(grade::GradeArgs),
     /// Make a published grade again from its image and its bundle, and say whether it is the same.
     Verify(verify::VerifyArgs),
+    /// Per embryo, one page to print and to keep: photographs, grades, where the model looked, and what it all rests on.
+    Report(report::ReportArgs),
     /// Measure a model, or a way of training one, on a labelled set.
     Evaluate(evaluate::EvaluateArgs),
     /// Put the frames of synthetic incubators, or of a folder, onto the frames topic.
@@ -141,6 +144,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Emr(args) => emr::run(config, args, stop).await,
             Command::Grade(args) => grade::run(config, args, stop).await,
             Command::Verify(args) => verify::run(config, args, stop).await,
+            Command::Report(args) => report::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
             Command::Dlq(command) => dlq::run(config, command, stop).await,

@@ -42,6 +42,7 @@ pub mod kafka;
 pub mod model;
 pub mod pipeline;
 pub mod random;
+pub mod report;
 pub mod service;
 pub mod summaries;
 pub mod telemetry;

@@ -52,6 +52,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry::seldom",
         ],
     ),
+    // From what the events say to a page: pure, so that what is on paper can be tested without a broker or a model.
+    // Reading the topics, decoding and looking are joined to it by the command line.
+    ("report", &["domain"]),
     ("random", &[]),
     ("glyph", &[]),
     ("incubator", &["domain", "glyph", "random"]),
@@ -85,6 +88,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kafka",
             "model",
             "pipeline",
+            "report",
             "service",
             "telemetry",
             "training",

@@ -155,7 +155,7 @@ impl Images {
 }
 
 /// A square as a JPEG.
-pub(super) fn jpeg(pixels: &[u8], side_px: u32, colour: ExtendedColorType) -> Result<Vec<u8>, String> {
+pub(crate) fn jpeg(pixels: &[u8], side_px: u32, colour: ExtendedColorType) -> Result<Vec<u8>, String> {
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY)
         .encode(pixels, side_px, side_px, colour)

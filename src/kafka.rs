@@ -3,6 +3,7 @@
 pub mod dead_letters;
 pub mod embedded;
 pub mod feed;
+pub mod frames;
 pub mod inspect;
 pub mod sink;
 pub mod source;

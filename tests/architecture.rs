@@ -27,8 +27,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("random", &[]),
     ("glyph", &[]),
     ("incubator", &["domain", "glyph", "random"]),
+    ("adapter", &["domain", "incubator"]),
     ("training", &["domain", "model", "pipeline::grade", "random"]),
-    ("config", &["incubator", "kafka", "model", "pipeline", "telemetry"]),
+    ("config", &["adapter", "incubator", "kafka", "model", "pipeline", "telemetry"]),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (
         "doctor",
@@ -45,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "adapter",
             "config",
             "doctor",
             "domain",

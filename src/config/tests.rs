@@ -94,6 +94,10 @@ fn options_that_contradict_each_other_are_refused_by_name() {
         ("fetch.attempts=0", "fetch.attempts"),
         ("telemetry.log_filter=memebg=loud", "loud"),
         ("incubator.days=4", "incubator.days"),
+        ("adapter.max_depth=0", "adapter.max_depth"),
+        ("adapter.focal_offsets_um=[0, -15]", "adapter.focal_offsets_um"),
+        ("adapter.plane_names=none", "adapter.focal_offsets_um"),
+        ("adapter.inline_up_to_bytes=7000000", "adapter.inline_up_to_bytes"),
     ] {
         let error = load(&[set], &[]).unwrap_err().to_string();
         assert!(error.contains(named), "{set}: {error}");

@@ -1,5 +1,6 @@
 //! The command line: what a person or a container starts.
 
+mod adapt;
 mod board;
 mod demo;
 mod dlq;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use crate::adapter::AdapterError;
 use crate::config::{Config, ConfigError, ENVIRONMENT_PREFIX, Layers};
 use crate::doctor::{Fault, Origin};
 use crate::kafka;
@@ -79,6 +81,11 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Put the frames of synthetic incubators, or of a folder, onto the frames topic.
     Incubate(incubate::IncubateArgs),
+    /// Put the photographs that an incubator exports into a folder onto the frames topic.
+    ///
+    /// For incubators that write files and not to Kafka: section [adapter] of the configuration. The folder is only
+    /// read; what was sent is remembered over restarts.
+    Adapt(adapt::AdaptArgs),
     /// Look through the dead-letter topic and send frames back from it.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -147,6 +154,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Report(args) => report::run(config, args, stop).await,
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
+            Command::Adapt(args) => adapt::run(config, args, stop).await,
             Command::Dlq(command) => dlq::run(config, command, stop).await,
             Command::Doctor(args) => doctor::run(config, origin, args, stop).await,
             #[cfg(feature = "train")]
@@ -208,6 +216,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<ConfigError>()
             || cause.is::<FetchSetupError>()
             || cause.is::<DataError>()
+            || matches!(cause.downcast_ref(), Some(AdapterError::Setting { .. }))
             || matches!(cause.downcast_ref(), Some(kafka::Error::Settings(_)))
     };
     if error.chain().any(usage) {

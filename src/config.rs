@@ -10,6 +10,7 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::AdapterSettings;
 use crate::board::BoardSettings;
 use crate::emr::EmrSettings;
 use crate::incubator::IncubatorSettings;
@@ -75,6 +76,8 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
     /// The synthetic incubators.
     pub incubator: IncubatorSettings,
+    /// The export folder of a real one.
+    pub adapter: AdapterSettings,
 }
 
 /// What is laid over the defaults.
@@ -201,12 +204,14 @@ impl Config {
             emr,
             telemetry,
             incubator,
+            adapter,
         } = self;
         let invalid = |error: &dyn std::fmt::Display| ConfigError::Invalid(error.to_string());
         kafka.validate().map_err(|error| invalid(&error))?;
         fetch.validate().map_err(|error| invalid(&error))?;
         model.validate().map_err(|error| invalid(&error))?;
         incubator.validate().map_err(|error| invalid(&error))?;
+        adapter.validate().map_err(|error| invalid(&error))?;
         logging::check_filter(&telemetry.log_filter).map_err(|error| invalid(&error))?;
         summaries.validate(&kafka.group_id, &kafka.grades_topic).map_err(ConfigError::Invalid)?;
         reviews
@@ -282,6 +287,15 @@ impl Config {
             format!(
                 "kafka.max_send_bytes {} leaves no room for a dead letter, {dead_letter}",
                 kafka.max_send_bytes
+            ),
+        )?;
+        // In base64, and with what else an event says.
+        let inline_event = adapter.inline_up_to_bytes / 3 * 4 + 8_192;
+        check(
+            inline_event <= kafka.max_value_bytes as u64,
+            format!(
+                "adapter.inline_up_to_bytes {} makes events of {inline_event} bytes, above kafka.max_value_bytes {}",
+                adapter.inline_up_to_bytes, kafka.max_value_bytes
             ),
         )?;
         let drain_ms = kafka.drain_timeout_ms;

@@ -25,8 +25,10 @@ use crate::random;
 
 pub use anatomy::Regions;
 pub use embryo::Embryo;
+pub(crate) use event::{Exposure, Holder, frame_event};
 pub use labelled::{LabelledPicture, LabelledSet};
 pub use render::Renderer;
+pub(crate) use replay::{EXTENSIONS, image_of};
 pub use replay::{Replay, read_image, replay};
 pub use schedule::IncubatorSettings;
 pub use synthetic::Incubator;

@@ -4,6 +4,7 @@ pub mod dead_letters;
 pub mod embedded;
 pub mod emr;
 pub mod feed;
+pub mod frames;
 pub mod history;
 pub mod inspect;
 pub mod review_sink;

@@ -28,6 +28,7 @@
 //! ([`pipeline::outbox`]), and step 7 publishes what nothing open lies before, together with its offsets,
 //! in one transaction.
 
+pub mod adapter;
 pub mod board;
 pub mod cli;
 pub mod config;

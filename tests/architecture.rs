@@ -58,8 +58,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("random", &[]),
     ("glyph", &[]),
     ("incubator", &["domain", "glyph", "random"]),
+    ("adapter", &["domain", "incubator"]),
     ("training", &["domain", "model", "pipeline::grade", "random"]),
-    ("config", &["board", "emr", "incubator", "kafka", "model", "pipeline", "summaries", "telemetry"]),
+    (
+        "config",
+        &["adapter", "board", "emr", "incubator", "kafka", "model", "pipeline", "summaries", "telemetry"],
+    ),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
     (
         "doctor",
@@ -77,6 +81,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "board",
+            "adapter",
             "config",
             "doctor",
             "domain",

@@ -97,6 +97,10 @@ fn options_that_contradict_each_other_are_refused_by_name() {
         ("summaries.topic=embryo.grades.v1", "summaries.topic"),
         ("summaries.group_id=memebg", "summaries.group_id"),
         ("reviews.topic=embryo.summaries.v1", "reviews.topic"),
+        ("adapter.max_depth=0", "adapter.max_depth"),
+        ("adapter.focal_offsets_um=[0, -15]", "adapter.focal_offsets_um"),
+        ("adapter.plane_names=none", "adapter.focal_offsets_um"),
+        ("adapter.inline_up_to_bytes=7000000", "adapter.inline_up_to_bytes"),
     ] {
         let error = load(&[set], &[]).unwrap_err().to_string();
         assert!(error.contains(named), "{set}: {error}");

@@ -4,22 +4,22 @@ use std::borrow::Cow;
 
 use base64_simd::STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
-use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    FocalPlane, FrameEvent, ImageEvent, InseminationMethod, Instrument, MediaType, Text, TimeZeroSource,
+    FocalPlane, FrameEvent, Image, ImageEvent, ImageLocation, InseminationMethod, Instrument, Text,
+    TimeZeroSource,
 };
 
 /// What the embryo lies in.
 #[derive(Debug, Clone)]
-pub(super) enum Holder {
+pub(crate) enum Holder {
     Slide(String),
     Dish(String),
 }
 
 /// One photograph before it is taken: everything but the image.
 #[derive(Debug, Clone)]
-pub(super) struct Exposure {
+pub(crate) struct Exposure {
     pub site_id: String,
     pub instrument: Instrument,
     pub holder: Holder,
@@ -33,22 +33,22 @@ pub(super) struct Exposure {
     pub time_zero_source: TimeZeroSource,
 }
 
-/// An encoded image and what is known of it.
-#[derive(Debug)]
-pub(super) struct Encoded<'a> {
-    pub bytes: &'a [u8],
-    pub media_type: MediaType,
-    pub width: u32,
-    pub height: u32,
-    pub um_per_px: Option<f64>,
-}
-
-/// The frame event as JSON, with the image inline.
-pub(super) fn frame_event(exposure: &Exposure, image: &Encoded<'_>) -> Result<Vec<u8>, serde_json::Error> {
+/// The frame event as JSON. The image, of which `bytes` are the encoded ones, goes inline unless its description says
+/// where it lies.
+pub(crate) fn frame_event(
+    exposure: &Exposure,
+    bytes: &[u8],
+    image: &Image,
+    um_per_px: Option<f64>,
+) -> Result<Vec<u8>, serde_json::Error> {
     let clock = |time: &DateTime<Utc>| Some(Text(time.to_rfc3339_opts(SecondsFormat::Millis, true).into()));
     let (slide_id, dish_id) = match &exposure.holder {
         Holder::Slide(id) => (Some(Text(id.into())), None),
         Holder::Dish(id) => (None, Some(Text(id.into()))),
+    };
+    let (uri, data) = match &image.location {
+        ImageLocation::Inline => (None, Some(Text(STANDARD.encode_to_string(bytes).into()))),
+        ImageLocation::Uri(uri) => (Some(Text(uri.into())), None),
     };
     serde_json::to_vec(&FrameEvent {
         site_id: Cow::Borrowed(&exposure.site_id),
@@ -66,14 +66,14 @@ pub(super) fn frame_event(exposure: &Exposure, image: &Encoded<'_>) -> Result<Ve
         insemination_method: exposure.insemination_method,
         time_zero_source: exposure.time_zero_source,
         image: ImageEvent {
-            uri: None,
-            data: Some(Text(STANDARD.encode_to_string(image.bytes).into())),
-            sha256: hex::encode(Sha256::digest(image.bytes)).into(),
+            uri,
+            data,
+            sha256: Cow::Borrowed(&image.sha256),
             media_type: image.media_type,
-            bytes: image.bytes.len() as u64,
+            bytes: image.bytes,
             width: image.width,
             height: image.height,
-            um_per_px: image.um_per_px,
+            um_per_px,
         },
     })
 }

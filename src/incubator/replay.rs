@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use image::{ImageFormat, ImageReader};
 use sha2::{Digest, Sha256};
 
-use super::event::{Encoded, Exposure, Holder, frame_event};
+use super::event::{Exposure, Holder, frame_event};
 use super::{IncubatorError, Photograph};
 use crate::domain::{
     FocalPlane, Image, ImageLocation, InseminationMethod, Instrument, Label, MediaType, TimeZeroSource, Truth,
@@ -22,7 +22,8 @@ const MAX_IMAGES: usize = 100_000;
 const MAX_FILE_BYTES: u64 = 32 * 1_024 * 1_024;
 /// Hours post insemination that every replayed photograph claims: the middle of day 5.
 const REPLAY_HPI: i64 = 116;
-const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff"];
+/// What an image file may be called.
+pub(crate) const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff"];
 
 /// The photographs of a folder, in the order of their file names, each read when it is asked for.
 #[derive(Debug)]
@@ -90,11 +91,9 @@ impl Replay {
             insemination_method: InseminationMethod::Ivf,
             time_zero_source: TimeZeroSource::Manual,
         };
-        let (media_type, width, height) = (image.media_type, image.width, image.height);
-        let image = Encoded { bytes: &bytes, media_type, width, height, um_per_px: None };
         Ok(Photograph {
             due: Duration::ZERO,
-            event: frame_event(&exposure, &image)?,
+            event: frame_event(&exposure, &bytes, &image, None)?,
             embryo_id: exposure.embryo_id,
             truth: self.truths.get(name).copied(),
             hpi: REPLAY_HPI as f64,
@@ -121,26 +120,30 @@ impl Iterator for Replay {
 /// When it cannot be read, is too large, or is no JPEG, PNG, BMP or TIFF.
 pub fn read_image(path: &Path) -> Result<(Vec<u8>, Image), IncubatorError> {
     let bytes = read_bounded(path)?;
-    let not_an_image = || IncubatorError::NotAnImage { path: path.to_owned() };
-    let reader = ImageReader::new(Cursor::new(&bytes));
-    let reader = reader.with_guessed_format().map_err(|_| not_an_image())?;
+    let image = image_of(&bytes).ok_or_else(|| IncubatorError::NotAnImage { path: path.to_owned() })?;
+    Ok((bytes, image))
+}
+
+/// What an encoded image says of itself, without decoding it; `None` when it is no JPEG, PNG, BMP or TIFF with a
+/// readable header.
+pub(crate) fn image_of(bytes: &[u8]) -> Option<Image> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
     let media_type = match reader.format() {
         Some(ImageFormat::Jpeg) => MediaType::Jpeg,
         Some(ImageFormat::Png) => MediaType::Png,
         Some(ImageFormat::Bmp) => MediaType::Bmp,
         Some(ImageFormat::Tiff) => MediaType::Tiff,
-        _ => return Err(not_an_image()),
+        _ => return None,
     };
-    let (width, height) = reader.into_dimensions().map_err(|_| not_an_image())?;
-    let image = Image {
+    let (width, height) = reader.into_dimensions().ok()?;
+    Some(Image {
         location: ImageLocation::Inline,
-        sha256: hex::encode(Sha256::digest(&bytes)),
+        sha256: hex::encode(Sha256::digest(bytes)),
         media_type,
         bytes: bytes.len() as u64,
         width,
         height,
-    };
-    Ok((bytes, image))
+    })
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, IncubatorError> {

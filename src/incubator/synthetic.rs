@@ -1,12 +1,13 @@
 //! The synthetic incubators: the schedule, with a picture for every photograph.
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 
-use super::event::{Encoded, frame_event};
+use super::event::frame_event;
 use super::random::mix;
 use super::schedule::{IncubatorSettings, Schedule, Shot};
 use super::{Embryo, IncubatorError, Photograph, Renderer};
-use crate::domain::MediaType;
+use crate::domain::{Image, ImageLocation, MediaType};
 
 /// What is left of a damaged photograph. It ends inside the header: decoders fill up a picture that
 /// lacks only its lower part, and would not notice.
@@ -50,16 +51,18 @@ impl Incubator {
         if self.befalls(self.schedule.settings().damaged_every, 1) {
             jpeg.truncate(DAMAGED_BYTES);
         }
-        let image = Encoded {
-            bytes: &jpeg,
+        let image = Image {
+            location: ImageLocation::Inline,
+            sha256: hex::encode(Sha256::digest(&jpeg)),
             media_type: MediaType::Jpeg,
+            bytes: jpeg.len() as u64,
             width: picture.width(),
             height: picture.height(),
-            um_per_px: Some(self.renderer.um_per_px()),
         };
+        let um_per_px = Some(self.renderer.um_per_px());
         Ok(Photograph {
             due: shot.due,
-            event: frame_event(&shot.exposure, &image)?,
+            event: frame_event(&shot.exposure, &jpeg, &image, um_per_px)?,
             embryo_id: shot.exposure.embryo_id,
             truth: Some(embryo.truth_at(shot.hpi)),
             hpi: shot.hpi,
@@ -87,7 +90,6 @@ impl Iterator for Incubator {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sha2::{Digest, Sha256};
 
     use super::super::schedule::tests::demo;
     use super::*;

@@ -298,6 +298,23 @@ fn the_journal_forgets_what_is_gone_from_the_folder() {
     assert_eq!(adapter.journal.len(), 1);
 }
 
+#[test]
+fn a_share_that_is_away_for_a_while_brings_nothing_again() {
+    let mut site = Site::new(settings());
+    site.frame("a", &sidecar(1, 12));
+    let mut adapter = site.open();
+    assert_eq!(site.counts(&mut adapter), [1, 1, 0, 0]);
+    let (root, away) = (site.folder.path().to_owned(), site.state.path().join("away"));
+    // Not there at all, then a place without a mount.
+    fs::rename(&root, &away).unwrap();
+    assert_eq!(site.counts(&mut adapter), [0, 0, 0, 1]);
+    fs::create_dir(&root).unwrap();
+    assert_eq!(site.counts(&mut adapter), [0, 0, 0, 0]);
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    assert_eq!(site.counts(&mut adapter), [0, 1, 0, 0]);
+}
+
 /// Name, date of birth, number of a patient in every file and in every path that a layout lets them be.
 #[test]
 fn nothing_that_names_a_patient_is_in_an_event_a_log_line_or_the_state() {

@@ -140,28 +140,30 @@ async fn every_image_is_on_the_topic_although_the_adapter_is_killed_and_nothing_
     let kafka = Kafka::shared();
     let export = Export::create(kafka, "adapter-killed").await;
     let mut logs = String::new();
-    // Images come while it runs; it is killed at another moment of its work each time.
+    let published = export.published(kafka);
+    // Images come while it runs; it is killed when the first of them is on the topic, or when it is remembered.
     for run in 1..=6 {
         let adapter = export.adapt(&[]);
+        adapter.logged("export folder", PATIENCE);
+        let (on_topic, remembered) = (published.messages().len(), export.remembered());
         (1..=8).for_each(|well| export.photograph(well, run));
-        let before = export.remembered();
         if run % 2 == 0 {
-            wait_for("some frames remembered", PATIENCE, || (export.remembered() > before).then_some(()));
+            wait_for("some frames remembered", PATIENCE, || (export.remembered() > remembered).then_some(()));
         } else {
-            adapter.logged("export folder", PATIENCE);
-            std::thread::sleep(Duration::from_millis(400 * u64::from(run)));
+            let more = published.wait_for(PATIENCE, |read| (read.len() > on_topic).then_some(()));
+            more.expect("a frame on the topic");
         }
         adapter.signal("KILL");
         logs += &adapter.log();
     }
     let expected = 6 * 8 * PLANES;
     let mut adapter = export.adapt(&[]);
+    adapter.logged("export folder", PATIENCE);
     wait_for("every frame remembered", PATIENCE, || (export.remembered() >= expected).then_some(()));
     adapter.signal("TERM");
     assert_eq!(adapter.end(PATIENCE).code(), Some(0), "{}", adapter.log());
     logs += &adapter.log();
 
-    let published = export.published(kafka);
     let all: BTreeSet<(String, u64, u64)> = (1..=8_u64)
         .flat_map(|well| (1..=6).map(move |run| (well, run)))
         .flat_map(|(well, run)| {

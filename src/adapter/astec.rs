@@ -247,7 +247,7 @@ mod tests {
             ("Well3ZCount=3", "Well3ZCount=3\nWell3ZCount=5"),
             ("StartTime=20260131093000", "StartTime=0"),
         ] {
-            let ini: Vec<u8> = INI.iter().copied().collect();
+            let ini = INI.to_vec();
             let at = ini.windows(was.len()).position(|window| window == was.as_bytes()).unwrap();
             let ini = [&ini[..at], is.as_bytes(), &ini[at + was.len()..]].concat();
             let refusal = described("20260131093000/DISH4/4221500/00005.jpg", &ini).unwrap_err();

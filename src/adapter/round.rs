@@ -281,10 +281,12 @@ impl Adapter {
     }
 
     /// Forgets frames whose images are gone. As long as some image is not done, its frame may be one of those that
-    /// seem to be gone, so as many are kept as there may be images.
+    /// seem to be gone, so as many are kept as there may be images; so too while the folder is empty, as the place of a
+    /// share is that is not mounted.
     fn prune(&mut self, listing: &Listing) -> anyhow::Result<()> {
         let done: HashSet<FrameId> = self.frames_done().cloned().collect();
-        let complete = listing.problems.is_empty() && done.len() == listing.images.len();
+        let images = listing.images.len();
+        let complete = listing.problems.is_empty() && images > 0 && done.len() == images;
         let spared = if complete { 0 } else { self.settings.max_files };
         self.journal.prune(|id| done.contains(id), spared)?;
         Ok(())

@@ -1,12 +1,13 @@
 //! The adapter as a whole, without a broker.
 
+mod crashes;
+mod patients;
+
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use image::GrayImage;
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -298,75 +299,21 @@ fn the_journal_forgets_what_is_gone_from_the_folder() {
     assert_eq!(adapter.journal.len(), 1);
 }
 
-/// Name, date of birth, number of a patient in every file and in every path that a layout lets them be.
 #[test]
-fn nothing_that_names_a_patient_is_in_an_event_a_log_line_or_the_state() {
-    let patient = ["Jane", "Doe", "1985", "12345678", "\u{30be}"];
-    let person = json!({ "patient_name": "Jane Doe", "birth_date": "1985-03-01", "patient_id": "12345678" });
-    let with_person = |json: Value| {
-        let mut json = json;
-        json.as_object_mut().unwrap().extend(person.as_object().unwrap().clone());
-        json.to_string()
-    };
-    let culture = json!({ "insemination_time": "2026-01-31T10:00:00Z", "insemination_method": "ICSI",
-        "time_zero_source": "emr", "captures": { "12": "2026-02-05T06:00:00Z" }, "incubator_utc_offset": "+09:00" });
-    let key = tempfile::NamedTempFile::new().unwrap();
-    fs::write(key.path(), "0123456789abcdef").unwrap();
-    let with_key = || AdapterSettings { pseudonym_key_file: key.path().to_owned(), ..settings() };
-
-    let sidecars = Site::new(with_key());
-    let mut named = sidecar(1, 12);
-    (named["embryo_id"], named["slide_id"]) = (json!("Jane Doe 1985-03-01"), json!("12345678"));
-    sidecars.write("Jane Doe/12345678.png", picture(9));
-    sidecars.write("Jane Doe/12345678.json", with_person(named.clone()));
-    // Refused for each reason that could repeat what it found.
-    for (index, field) in named.as_object().unwrap().keys().enumerate() {
-        let mut wrong = named.clone();
-        wrong["run"] = json!(100 + index);
-        wrong[field] = json!("Jane Doe 12345678");
-        sidecars.write(&format!("Doe/1985-03-01 {index}.png"), picture(9));
-        sidecars.write(&format!("Doe/1985-03-01 {index}.json"), with_person(wrong));
-    }
-    sidecars.write("Doe.png", "Jane Doe");
-    sidecars.write("Doe.json", with_person(sidecar(9, 9)));
-    sidecars.write("12345678.jpg", picture(9));
-
-    let embryoscope = Site::new(AdapterSettings { layout: Layout::Embryoscope, ..settings() });
-    for folder in ["Jane Doe/F0", "F0", "Jane Doe"] {
-        embryoscope.write(&format!("{folder}/{SLIDE}_P_WELL1_RUN12.png"), picture(9));
-    }
-    embryoscope.write(&format!("Jane Doe/{SLIDE}.json"), with_person(culture.clone()));
-    embryoscope.write(&format!("F0/{SLIDE}_PDoe_WELL1_RUN12.png"), picture(9));
-    embryoscope.write(&format!("{SLIDE}.json"), "\"Jane Doe 1985-03-01\"");
-
-    let astec = Site::new(AdapterSettings { layout: Layout::Astec, ..settings() });
-    let ini: &[u8] = b"[Timelapse]\r\nStartTime=20260131093000\r\nWellCount=1\r\n[Dish4Info]\r\nAvail=1\r\n\
-        PatientName=Jane Doe \x83\x5d\r\nPID1=12345678\r\nPID2=1985-03-01\r\nComment=Jane Doe\r\nWell1Avail=1\r\n\
-        Well1ZCount=1\r\nWell1ZSliceUm=10\r\n[Dish5Info]\r\nAvail=Jane Doe\r\n";
-    astec.write("20260131093000/DishInfo.ini", ini);
-    for dish in [4, 5] {
-        astec.write(&format!("20260131093000/DISH{dish}.json"), with_person(culture.clone()));
-        astec.write(&format!("20260131093000/DISH{dish}/4221500/00001.png"), picture(9));
-    }
-    astec.write("Jane Doe/19850301120000/DISH4/4221500/00001.png", picture(9));
-
-    for (mut site, published) in [(sidecars, 3), (embryoscope, 1), (astec, 1)] {
-        let log = logged(|| {
-            let mut adapter = site.open();
-            let tally = site.look(&mut adapter).unwrap();
-            assert_eq!(tally.published, published, "{:?} {tally:?}", site.settings.layout);
-            assert!(tally.refused > 0);
-        });
-        assert!(log.contains("not published"), "{log}");
-        let state = fs::read_to_string(site.state.path().join("state")).unwrap();
-        let mut all = log + &state;
-        for Outgoing { id, embryo_id, event } in &site.broker.events {
-            all += &format!("{id} {embryo_id} {}\n", String::from_utf8_lossy(event));
-        }
-        for word in patient {
-            assert!(!all.contains(word), "{word} in {all}");
-        }
-    }
+fn a_share_that_is_away_for_a_while_brings_nothing_again() {
+    let mut site = Site::new(settings());
+    site.frame("a", &sidecar(1, 12));
+    let mut adapter = site.open();
+    assert_eq!(site.counts(&mut adapter), [1, 1, 0, 0]);
+    let (root, away) = (site.folder.path().to_owned(), site.state.path().join("away"));
+    // Not there at all, then a place without a mount.
+    fs::rename(&root, &away).unwrap();
+    assert_eq!(site.counts(&mut adapter), [0, 0, 0, 1]);
+    fs::create_dir(&root).unwrap();
+    assert_eq!(site.counts(&mut adapter), [0, 0, 0, 0]);
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    assert_eq!(site.counts(&mut adapter), [0, 1, 0, 0]);
 }
 
 #[test]
@@ -397,98 +344,5 @@ fn an_option_that_is_missing_is_named() {
         spoil(&mut site.settings);
         let Err(error) = Adapter::open(site.settings.clone(), 0) else { panic!("{name} was taken") };
         assert!(error.to_string().starts_with(name), "{error}");
-    }
-}
-
-/// What may happen to an adapter.
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    /// So many new images.
-    Files(u8),
-    /// An image vanishes.
-    Vanish(u8),
-    Look,
-    /// It ends between two looks and starts again.
-    Restart,
-    /// It is killed when the broker has taken so many of a batch, and starts again.
-    Kill(u8),
-    /// It is killed while it writes the last line of the journal, and starts again.
-    Tear(u8),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (1..5_u8).prop_map(Step::Files),
-        1 => any::<u8>().prop_map(Step::Vanish),
-        4 => Just(Step::Look),
-        2 => Just(Step::Restart),
-        2 => (0..8_u8).prop_map(Step::Kill),
-        1 => (1..60_u8).prop_map(Step::Tear),
-    ]
-}
-
-/// Cuts the end of a file, within its last line.
-fn tear(path: &Path, bytes: u8) -> bool {
-    let content = fs::read(path).unwrap();
-    let lines = content.iter().filter(|byte| **byte == b'\n').count();
-    if lines > 1 {
-        fs::write(path, &content[..content.len() - usize::from(bytes)]).unwrap();
-    }
-    lines > 1
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-    #[test]
-    fn every_image_is_published_and_more_than_once_only_for_a_crash(steps in prop::collection::vec(step(), 1..30)) {
-        let mut site = Site::new(settings());
-        let mut adapter = site.open();
-        let (mut files, mut crashes) = (0_u64, 0);
-        for step in steps {
-            match step {
-                Step::Files(count) => for _ in 0..count {
-                    site.frame(&format!("{files:04}"), &sidecar(1, files));
-                    files += 1;
-                },
-                // Only one that was published: what vanishes before cannot be.
-                Step::Vanish(file) if files > 0 => {
-                    let run = u64::from(file) % files;
-                    if site.ids().contains(&format!("{SLIDE}_P-1/{run}/0").as_str()) {
-                        fs::remove_file(site.folder.path().join(format!("{run:04}.png"))).unwrap_or_default();
-                    }
-                }
-                Step::Vanish(_) => {}
-                Step::Look => { site.look(&mut adapter).unwrap(); }
-                Step::Restart => {
-                    drop(adapter);
-                    adapter = site.open();
-                }
-                Step::Kill(taken) => {
-                    site.broker.dies_after = Some(usize::from(taken));
-                    crashes += usize::from(site.look(&mut adapter).is_err());
-                    site.broker.dies_after = None;
-                    drop(adapter);
-                    adapter = site.open();
-                }
-                Step::Tear(bytes) => {
-                    drop(adapter);
-                    crashes += usize::from(tear(&site.settings.state_file, bytes));
-                    adapter = site.open();
-                }
-            }
-        }
-        site.look(&mut adapter).unwrap();
-        let ids = site.ids();
-        for run in 0..files {
-            let id = format!("{SLIDE}_P-1/{run}/0");
-            let times = ids.iter().filter(|found| **found == id).count();
-            prop_assert!((1..=1 + crashes).contains(&times), "run {run} {times} times after {crashes} crashes");
-        }
-        // And a quiet folder stays quiet, over a restart too.
-        let before = site.broker.events.len();
-        drop(adapter);
-        let mut adapter = site.open();
-        site.look(&mut adapter).unwrap();
-        prop_assert_eq!(site.broker.events.len(), before);
     }
 }

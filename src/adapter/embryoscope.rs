@@ -1,6 +1,6 @@
 //! EmbryoScope-style names.
 //!
-//! Taken are names of exactly this form, which published image sets of these incubators have:
+//! Taken are names of exactly this form:
 //!
 //! ```text
 //! D2026.01.31_S00001_I0001_P-3_WELL3_RUN123[_FP4].jpeg
@@ -10,7 +10,8 @@
 //!                         └ P, or P and the well: the end of the embryo id
 //! ```
 //!
-//! The manufacturer's description of its exports is not public. What the number behind `P` means is known from ids
+//! The manufacturer's description of its exports is not public, and no real export was at hand: compare some frames with
+//! the incubator's display first. What the number behind `P` means is known from ids
 //! alone; where it is not that of the well, the name is refused rather than two embryos taken for one.
 //!
 //! Names hold neither insemination nor capture times. Those of a slide stand in `<slide>.json`, beside its images or,

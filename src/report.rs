@@ -1,7 +1,7 @@
 //! The report of one embryo: a page to print and to keep, in one file that needs nothing else.
 //!
 //! A pure function of what the events say and of the photographs: no clock, no network, no configuration. Whatever
-//! text comes from outside goes through [`escape`], and the page forbids scripts and anything from elsewhere by its
+//! text comes from outside is escaped, and the page forbids scripts and anything from elsewhere by its
 //! own policy as well.
 
 mod case;

@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use common::bundle;
 use common::kafka::Kafka;
 use memebg::domain::{EmbryoSummary, Expansion, Review, ReviewReason, ReviewedSummary, SummaryAssessment};
 use memebg::incubator::{Embryo, Renderer};
@@ -292,4 +293,19 @@ fn from_files(kafka: &Kafka, place: &Place, summary: &EmbryoSummary, expected: &
     let report = is_of(&written(&out)[0], GRADED);
     let without_time = |html: &str| html.split("Made on ").next().map(str::to_owned);
     assert!(without_time(&report) == without_time(expected), "the report from files is another one");
+
+    // Another model looks elsewhere, and without one there is a report all the same.
+    let other = tempfile::tempdir().expect("a folder");
+    bundle::copy_without_limits(other.path());
+    for (bundle, why) in
+        [(text(other.path()), "is another one than the one"), ("no/such".into(), "no bundle is")]
+    {
+        let set = format!("model.bundle={bundle}");
+        let output = place.report(&[&arguments[..], &["--set", &set]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report = is_of(&written(&out)[0], GRADED);
+        let (photographs, looked) = report.split_once("Where the model looked").expect("a section");
+        assert_eq!((photographs.matches("<img ").count(), looked.matches("<img ").count()), (24, 0));
+        assert!(looked.contains("Not shown: ") && looked.contains(why), "{why}");
+    }
 }

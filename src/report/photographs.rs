@@ -11,10 +11,10 @@ pub(super) fn strip(data: &ReportData) -> String {
     let all = data.case.frames().len();
     let lost = data.case.frames().iter().filter(|frame| frame.event.is_none()).count();
     let mut said = format!("{} of {} shown", pictured.len(), count(all, "photograph"));
-    if pictured.len() < all {
+    if (1..all).contains(&pictured.len()) {
         said += ", evenly picked in time, of each capture the focal plane nearest to the middle";
     }
-    said += ". Cropped and grey, as the model sees them.";
+    said += if pictured.is_empty() { "." } else { ". Cropped and grey, as the model sees them." };
     if lost > 0 {
         said += &format!(" Of {} the grade event is not to be had any more.", count(lost, "photograph"));
     }

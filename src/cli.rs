@@ -11,6 +11,7 @@ mod explain;
 mod grade;
 mod incubate;
 mod labelled;
+mod probes;
 mod progress;
 mod report;
 mod serve;

@@ -7,6 +7,7 @@ pub mod feed;
 pub mod frames;
 pub mod history;
 pub mod inspect;
+mod member;
 pub mod review_sink;
 pub mod sink;
 pub mod source;

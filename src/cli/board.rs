@@ -1,31 +1,19 @@
 //! `memebg board`.
 
-use std::time::Duration;
-
 use tokio_util::sync::CancellationToken;
 
+use super::probes::Probes;
 use crate::board::{BoardParts, BoardServer};
 use crate::config::Config;
 use crate::telemetry::health::Health;
-use crate::telemetry::http::TelemetryServer;
-use crate::telemetry::metrics::Metrics;
 
 pub(super) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let metrics = Metrics::new(&config.select.sites)?;
-    let timeout = Duration::from_secs(config.telemetry.poll_timeout_seconds);
-    let health = Health::new(timeout, timeout);
-    // There is no model to wait for.
-    health.warmed_up();
-    let server = TelemetryServer::bind(&config.telemetry.listen).await?;
-    tracing::info!(address = %server.address(), "metrics and probes");
-    let stop_http = CancellationToken::new();
-    let http = tokio::spawn(server.serve(metrics, health.clone(), stop_http.clone()));
-    let board = BoardServer::bind(parts(&config, health.clone(), stop)).await?;
+    let probes = Probes::start(&config).await?;
+    let board = BoardServer::bind(parts(&config, probes.health.clone(), stop)).await?;
     tracing::info!(address = %board.address(), "board");
     let result = board.serve().await;
-    health.draining();
-    stop_http.cancel();
-    http.await??;
+    probes.health.draining();
+    probes.end().await?;
     result?;
     tracing::info!("stopped");
     Ok(())

@@ -7,14 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
+use super::probes::Probes;
 use crate::config::{Config, ConfigError};
 use crate::domain::EmbryoSummary;
 use crate::emr::{Desk, Sender, Server};
 use crate::fhir;
 use crate::kafka::emr::{EmrParts, KafkaBundles, start};
-use crate::telemetry::health::Health;
-use crate::telemetry::http::TelemetryServer;
-use crate::telemetry::metrics::Metrics;
 
 /// Beyond `kafka.drain_timeout_ms`: what librdkafka may take to answer in between.
 const SPARE: Duration = Duration::from_secs(10);
@@ -49,22 +47,14 @@ fn dry_run(config: &Config, file: &Path) -> anyhow::Result<String> {
 }
 
 async fn feed(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let settings = config.emr;
+    let settings = config.emr.clone();
     let server = Server::new(&settings).map_err(ConfigError::Invalid)?;
     if server.is_none() && settings.topic.is_empty() {
         let nowhere = "neither emr.server nor emr.topic is set: summaries would go nowhere";
         return Err(ConfigError::Invalid(nowhere.into()).into());
     }
-    let metrics = Metrics::new(&config.select.sites)?;
-    let timeout = Duration::from_secs(config.telemetry.poll_timeout_seconds);
-    let health = Health::new(timeout, timeout);
-    // There is no model to wait for.
-    health.warmed_up();
-    let telemetry = TelemetryServer::bind(&config.telemetry.listen).await?;
-    tracing::info!(address = %telemetry.address(), "metrics and probes");
-    let stop_http = CancellationToken::new();
-    let http = tokio::spawn(telemetry.serve(metrics.clone(), health.clone(), stop_http.clone()));
-
+    let probes = Probes::start(&config).await?;
+    let (metrics, health) = (probes.metrics.clone(), probes.health.clone());
     let deadline = Duration::from_millis(config.kafka.drain_timeout_ms) + SPARE;
     let desk = Desk::new(metrics.clone());
     let sender = Sender {
@@ -107,8 +97,7 @@ async fn feed(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     if tokio::time::timeout(LEAVE_TIMEOUT, reader.left).await.is_err() {
         tracing::warn!("the group was not left in time; the partitions move on when the session has run out");
     }
-    stop_http.cancel();
-    http.await??;
+    probes.end().await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -127,7 +127,7 @@ impl Run {
             }
         }
         context.health.draining();
-        let assigned = self.consumer.assignment().map(|it| context.numbers(&it)).unwrap_or_default();
+        let assigned = self.consumer.assignment().map(|it| member::partitions(&it, &context.topic)).unwrap_or_default();
         context.hand_back(&self.consumer, &assigned);
         Ok(())
     }

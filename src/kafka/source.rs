@@ -21,7 +21,7 @@ use rdkafka::{Statistics, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, Error, ErrorLog, KafkaSettings, refusal};
+use super::{Delivery, Error, ErrorLog, KafkaSettings, member, refusal};
 use crate::pipeline::intake::Intake;
 use crate::pipeline::message::{MessageView, Position};
 use crate::pipeline::outbox::Outbox;
@@ -200,7 +200,7 @@ fn stay_paused(
 fn drain(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts) -> SourceEnd {
     parts.health.draining();
     let topic = parts.settings.frames_topic.as_str();
-    let assigned = consumer.assignment().map(|assignment| partitions(&assignment, topic)).unwrap_or_default();
+    let assigned = consumer.assignment().map(|assignment| member::partitions(&assignment, topic)).unwrap_or_default();
     tracing::info!(in_flight_frames = parts.ledger.in_flight_frames(), "draining");
     let timeout = Duration::from_millis(parts.settings.drain_timeout_ms);
     let drained = consumer.context().hand_back(consumer, &assigned, timeout);
@@ -220,12 +220,6 @@ pub(super) fn view<'a>(message: &'a BorrowedMessage<'_>) -> MessageView<'a> {
     }
 }
 
-fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {
-    list.elements_for_topic(topic)
-        .iter()
-        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-        .collect()
-}
 
 struct SourceContext {
     transactions: Option<Mutex<Transactions>>,
@@ -252,24 +246,14 @@ impl ClientContext for SourceContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code();
-        if let Some(cause) = code.and_then(refusal::of_connection) {
-            self.health.unreachable(cause);
-        }
-        match code.and_then(|code| refusal::of_consumer(code, &self.frames_topic, &self.group_id)) {
-            Some(cause) => {
-                self.errors.warn(&error, &format!("{reason}: {cause}"));
-                self.health.refused(cause);
-            }
-            None => self.errors.warn(&error, reason),
-        }
+        member::told((&self.errors, &self.health), &error, reason, |code| {
+            refusal::of_consumer(code, &self.frames_topic, &self.group_id)
+        });
     }
 
     fn stats(&self, statistics: Statistics) {
-        let topic = statistics.topics.get(&self.frames_topic);
-        let lags = topic.into_iter().flat_map(|topic| topic.partitions.values()).map(|it| it.consumer_lag);
-        self.metrics.set_consumer_lag(lags.filter(|lag| *lag > 0).sum());
-        self.health.connected(statistics.brokers.values().any(|broker| broker.state == "UP"));
+        self.metrics.set_consumer_lag(member::lag(&statistics, &self.frames_topic));
+        self.health.connected(member::is_connected(&statistics));
     }
 }
 
@@ -277,7 +261,7 @@ impl ConsumerContext for SourceContext {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(assigned) => {
-                let assigned = partitions(assigned, &self.frames_topic);
+                let assigned = member::partitions(assigned, &self.frames_topic);
                 self.started.forget(&assigned);
                 // Nothing is assigned of a topic that cannot be seen, to a process too many, and to nobody
                 // who may not be in the group.
@@ -287,7 +271,7 @@ impl ConsumerContext for SourceContext {
                 tracing::info!(partitions = ?assigned, "partitions assigned");
             }
             Rebalance::Revoke(revoked) => {
-                let revoked = partitions(revoked, &self.frames_topic);
+                let revoked = member::partitions(revoked, &self.frames_topic);
                 let lost = consumer.assignment_lost() || self.closing.load(Ordering::Relaxed);
                 let drained = if lost {
                     self.forget(&revoked)

@@ -10,7 +10,7 @@ use rdkafka::{Offset, Statistics, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::source::view;
-use super::{Error, ErrorLog, KafkaSettings, LogContext, refusal};
+use super::{Error, ErrorLog, KafkaSettings, LogContext, member, refusal};
 use crate::pipeline::message::MessageView;
 use crate::telemetry::health::Health;
 
@@ -218,7 +218,7 @@ impl ClientContext for WatchContext {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.health.connected(statistics.brokers.values().any(|broker| broker.state == "UP"));
+        self.health.connected(member::is_connected(&statistics));
     }
 }
 

@@ -8,11 +8,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::BoardServer;
-use crate::cli::board::parts;
+use crate::cli::probes::health;
+use crate::cli::{board, summarize};
 use crate::config::Config;
-use crate::domain::Window;
-use crate::kafka::summaries::{self, SummariesParts, Summarizer};
-use crate::telemetry::health::Health;
+use crate::kafka::summaries::{self, Summarizer};
 use crate::telemetry::http::TelemetryServer;
 use crate::telemetry::metrics::Metrics;
 
@@ -33,29 +32,14 @@ impl People {
     /// Starts both, on the topics of `config`.
     pub(super) async fn start(config: &Config) -> anyhow::Result<Self> {
         let stop = CancellationToken::new();
-        let timeout = Duration::from_secs(config.telemetry.poll_timeout_seconds);
         // Each has its own: the lag of one is not the lag of the other.
-        let health = || {
-            let health = Health::new(timeout, timeout);
-            health.warmed_up();
-            health
-        };
-        let server = BoardServer::bind(parts(config, health(), stop.clone())).await?;
+        let server = BoardServer::bind(board::parts(config, health(config), stop.clone())).await?;
         let board = server.address();
-        let (metrics, summing) = (Metrics::new(&config.select.sites)?, health());
+        let (metrics, summing) = (Metrics::new(&config.select.sites)?, health(config));
         let telemetry = TelemetryServer::bind("127.0.0.1:0").await?;
         let metrics_at = telemetry.address();
         let serving = telemetry.serve(metrics.clone(), summing.clone(), stop.clone());
-        let summarizer = summaries::start(SummariesParts {
-            window: Window::new(config.select.min_hpi, config.select.max_hpi),
-            clock_tolerance_seconds: config.select.clock_tolerance_seconds,
-            kafka: config.kafka.clone(),
-            settings: config.summaries.clone(),
-            reviews: config.reviews.clone(),
-            metrics,
-            health: summing,
-            stop: stop.clone(),
-        })?;
+        let summarizer = summaries::start(summarize::parts(config, metrics, summing, stop.clone()))?;
         let tasks = vec![
             ("board", tokio::spawn(server.serve())),
             ("summaries", tokio::spawn(summarised(summarizer))),

@@ -11,7 +11,7 @@ use rdkafka::{Offset, Statistics, TopicPartitionList};
 
 use crate::emr::Desk;
 use crate::kafka::source::start::Started;
-use crate::kafka::{ErrorLog, refusal};
+use crate::kafka::{ErrorLog, member, refusal};
 use crate::pipeline::ledger::NextOffset;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
@@ -30,13 +30,6 @@ pub(super) struct EmrContext {
 }
 
 impl EmrContext {
-    pub(super) fn numbers(&self, list: &TopicPartitionList) -> Vec<i32> {
-        list.elements_for_topic(&self.topic)
-            .iter()
-            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-            .collect()
-    }
-
     pub(super) fn commit_what_is_due(&self, consumer: &BaseConsumer<Self>) {
         self.commit(consumer, &self.desk.take_commits(), CommitMode::Async);
     }
@@ -86,28 +79,15 @@ impl ClientContext for EmrContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code();
-        if let Some(cause) = code.and_then(refusal::of_connection) {
-            self.health.unreachable(cause);
-        }
-        let refused = |code| {
+        member::told((&self.errors, &self.health), &error, reason, |code| {
             refusal::of_reader(code, &self.topic, "summaries.topic")
                 .or_else(|| refusal::of_group(code, &self.group_id, "emr.group_id"))
-        };
-        match code.and_then(refused) {
-            Some(cause) => {
-                self.errors.warn(&error, &format!("{reason}: {cause}"));
-                self.health.refused(cause);
-            }
-            None => self.errors.warn(&error, reason),
-        }
+        });
     }
 
     fn stats(&self, statistics: Statistics) {
-        let topic = statistics.topics.get(&self.topic);
-        let lags = topic.into_iter().flat_map(|topic| topic.partitions.values()).map(|it| it.consumer_lag);
-        self.metrics.set_emr_lag(lags.filter(|lag| *lag > 0).sum());
-        self.health.connected(statistics.brokers.values().any(|broker| broker.state == "UP"));
+        self.metrics.set_emr_lag(member::lag(&statistics, &self.topic));
+        self.health.connected(member::is_connected(&statistics));
     }
 }
 
@@ -115,7 +95,7 @@ impl ConsumerContext for EmrContext {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(assigned) => {
-                let assigned = self.numbers(assigned);
+                let assigned = member::partitions(assigned, &self.topic);
                 self.started.forget(&assigned);
                 if !assigned.is_empty() {
                     self.health.admitted();
@@ -123,7 +103,7 @@ impl ConsumerContext for EmrContext {
                 tracing::info!(partitions = ?assigned, "partitions assigned");
             }
             Rebalance::Revoke(revoked) => {
-                let revoked = self.numbers(revoked);
+                let revoked = member::partitions(revoked, &self.topic);
                 let lost = consumer.assignment_lost() || self.closing.load(Ordering::Relaxed);
                 if lost {
                     // Committing would move the offsets of whoever has them now.

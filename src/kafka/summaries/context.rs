@@ -16,7 +16,7 @@ use super::transact::Letter;
 use crate::kafka::record::Topics;
 use crate::kafka::source::start::Started;
 use crate::kafka::transaction::Transactor;
-use crate::kafka::{Error, ErrorLog, refusal};
+use crate::kafka::{Error, ErrorLog, member, refusal};
 use crate::summaries::Keeper;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
@@ -90,13 +90,6 @@ impl SummariesContext {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn numbers(&self, list: &TopicPartitionList) -> Vec<i32> {
-        list.elements_for_topic(&self.grades_topic)
-            .iter()
-            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-            .collect()
-    }
 }
 
 impl ClientContext for SummariesContext {
@@ -105,28 +98,15 @@ impl ClientContext for SummariesContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code();
-        if let Some(cause) = code.and_then(refusal::of_connection) {
-            self.health.unreachable(cause);
-        }
-        let refused = |code| {
+        member::told((&self.errors, &self.health), &error, reason, |code| {
             refusal::of_reader(code, &self.grades_topic, "kafka.grades_topic")
                 .or_else(|| refusal::of_group(code, &self.group_id, "summaries.group_id"))
-        };
-        match code.and_then(refused) {
-            Some(cause) => {
-                self.errors.warn(&error, &format!("{reason}: {cause}"));
-                self.health.refused(cause);
-            }
-            None => self.errors.warn(&error, reason),
-        }
+        });
     }
 
     fn stats(&self, statistics: Statistics) {
-        let topic = statistics.topics.get(&self.grades_topic);
-        let lags = topic.into_iter().flat_map(|topic| topic.partitions.values()).map(|it| it.consumer_lag);
-        self.metrics.set_summaries_lag(lags.filter(|lag| *lag > 0).sum());
-        self.health.connected(statistics.brokers.values().any(|broker| broker.state == "UP"));
+        self.metrics.set_summaries_lag(member::lag(&statistics, &self.grades_topic));
+        self.health.connected(member::is_connected(&statistics));
     }
 }
 
@@ -134,7 +114,7 @@ impl ConsumerContext for SummariesContext {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(assigned) => {
-                let assigned = self.numbers(assigned);
+                let assigned = member::partitions(assigned, &self.grades_topic);
                 self.started.forget(&assigned);
                 if !assigned.is_empty() {
                     self.health.admitted();
@@ -150,7 +130,7 @@ impl ConsumerContext for SummariesContext {
                 tracing::info!(partitions = ?assigned, "partitions assigned");
             }
             Rebalance::Revoke(revoked) => {
-                let revoked = self.numbers(revoked);
+                let revoked = member::partitions(revoked, &self.grades_topic);
                 let lost = consumer.assignment_lost() || self.closing.load(Ordering::Relaxed);
                 if !lost {
                     self.transact(consumer, Some(self.drain_timeout));

@@ -119,14 +119,7 @@ def main():
         file["sha256"], file["bytes"] = hashlib.sha256(data).hexdigest(), len(data)
         file["opset"], file["precision"] = opset(model), PRECISION
         written[file["path"]] = data
-    # Whole or not at all: a bundle whose manifest is missing is refused.
-    options.out.mkdir(parents=True)
-    for path in sorted(bundle.folder.iterdir()):
-        if path.is_file() and path.name not in {*written, "manifest.json"}:
-            written[path.name] = path.read_bytes()
-    written["manifest.json"] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
-    for path, content in written.items():
-        (options.out / path).write_bytes(content)
+    bundle.copy(options.out, manifest, written)
     for role in models:
         print(f"{options.out}: {role} network {manifest['files'][role]['bytes']} bytes")
 

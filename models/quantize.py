@@ -74,6 +74,19 @@ class Bundle:
             sys.exit(f"{self.folder / file['path']}: sha256 is {digest}, the manifest says {file['sha256']}")
         return data
 
+    def copy(self, out, manifest, changed):
+        """Writes the bundle with another manifest and some other files. The manifest comes last: a bundle without one
+        is refused, so it is there whole or not at all."""
+        out.mkdir(parents=True)
+        for path in sorted(self.folder.iterdir()):
+            if path.is_file() and path.name not in {*changed, "manifest.json"}:
+                (out / path.name).write_bytes(path.read_bytes())
+        for path, content in changed.items():
+            (out / path).write_bytes(content)
+        (out / "manifest.json").write_text(
+            json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
 
 def session(data):
     return ort.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -292,15 +305,8 @@ def main():
     looked_at = f"{len(calibration)} pictures of `{options.calibration.name}`"
     text += section(bundle, looked_at, measured, options.measure)
 
-    # Whole or not at all: a bundle whose manifest is missing is refused.
-    options.out.mkdir(parents=True)
-    written = {manifest["files"]["embedding"]["path"]: bundle.embedding, file["path"]: data, "CARD.md": text.encode()}
-    for path in sorted(bundle.folder.iterdir()):
-        if path.is_file() and path.name not in {*written, "manifest.json"}:
-            written[path.name] = path.read_bytes()
-    written["manifest.json"] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
-    for path, content in written.items():
-        (options.out / path).write_bytes(content)
+    changed = {manifest["files"]["embedding"]["path"]: bundle.embedding, file["path"]: data, "CARD.md": text.encode()}
+    bundle.copy(options.out, manifest, changed)
 
     print(f"{options.out}: multitask network {len(bundle.multitask)} -> {len(data)} bytes, scales from {looked_at}")
     if measured:

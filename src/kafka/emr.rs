@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::source::start::Started;
 use super::source::view;
-use super::{Error, ErrorLog, KafkaSettings, StartFrom};
+use super::{Error, ErrorLog, KafkaSettings, StartFrom, member};
 use crate::emr::{Desk, EmrSettings};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
@@ -127,7 +127,8 @@ impl Run {
             }
         }
         context.health.draining();
-        let assigned = self.consumer.assignment().map(|it| member::partitions(&it, &context.topic)).unwrap_or_default();
+        let assigned =
+            self.consumer.assignment().map(|it| member::partitions(&it, &context.topic)).unwrap_or_default();
         context.hand_back(&self.consumer, &assigned);
         Ok(())
     }

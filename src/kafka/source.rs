@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Statistics, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -200,7 +200,8 @@ fn stay_paused(
 fn drain(consumer: &BaseConsumer<SourceContext>, parts: &SourceParts) -> SourceEnd {
     parts.health.draining();
     let topic = parts.settings.frames_topic.as_str();
-    let assigned = consumer.assignment().map(|assignment| member::partitions(&assignment, topic)).unwrap_or_default();
+    let assigned =
+        consumer.assignment().map(|assignment| member::partitions(&assignment, topic)).unwrap_or_default();
     tracing::info!(in_flight_frames = parts.ledger.in_flight_frames(), "draining");
     let timeout = Duration::from_millis(parts.settings.drain_timeout_ms);
     let drained = consumer.context().hand_back(consumer, &assigned, timeout);
@@ -219,7 +220,6 @@ pub(super) fn view<'a>(message: &'a BorrowedMessage<'_>) -> MessageView<'a> {
         timestamp_ms: message.timestamp().to_millis(),
     }
 }
-
 
 struct SourceContext {
     transactions: Option<Mutex<Transactions>>,

@@ -13,7 +13,9 @@ mod incubate;
 mod labelled;
 mod probes;
 mod progress;
+mod published;
 mod report;
+mod reviews;
 mod serve;
 mod summarize;
 #[cfg(feature = "train")]
@@ -87,6 +89,9 @@ enum Command {
     /// For incubators that write files and not to Kafka: section [adapter] of the configuration. The folder is only
     /// read; what was sent is remembered over restarts.
     Adapt(adapt::AdaptArgs),
+    /// What embryologists have said of the embryos, as a labelled set to train on.
+    #[command(subcommand)]
+    Reviews(reviews::ReviewsCommand),
     /// Look through the dead-letter topic and send frames back from it.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -156,6 +161,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Command::Evaluate(args) => evaluate::run(config, args, stop).await,
             Command::Incubate(args) => incubate::run(config, args, stop).await,
             Command::Adapt(args) => adapt::run(config, args, stop).await,
+            Command::Reviews(command) => reviews::run(config, command, stop).await,
             Command::Dlq(command) => dlq::run(config, command, stop).await,
             Command::Doctor(args) => doctor::run(config, origin, args, stop).await,
             #[cfg(feature = "train")]

@@ -15,9 +15,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use common::bundle;
 use common::kafka::Kafka;
-use memebg::domain::{EmbryoSummary, Expansion, Review, ReviewReason, ReviewedSummary, SummaryAssessment};
+use memebg::domain::{
+    EmbryoSummary, Expansion, Picture, Review, ReviewReason, ReviewedSummary, SummaryAssessment,
+};
 use memebg::incubator::{Embryo, Renderer};
 use memebg::report::file_name;
+use memebg::training::LabelledImages;
 use process::{Memebg, wait_for};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -145,12 +148,16 @@ impl Place {
     }
 
     fn report(&self, arguments: &[&str]) -> Output {
+        self.run("report", arguments)
+    }
+
+    fn run(&self, command_name: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_memebg"));
         for (option, value) in &self.options {
             command.arg("--set").arg(format!("{option}={value}"));
         }
         command.current_dir(env!("CARGO_MANIFEST_DIR"));
-        command.arg("report").args(arguments).output().expect("memebg")
+        command.arg(command_name).args(arguments).output().expect("memebg")
     }
 }
 
@@ -233,6 +240,7 @@ async fn a_report_shows_what_was_published_of_an_embryo_and_of_no_other() {
 
     from_files(kafka, &place, &reviewed, &graded);
     check(&place, &graded);
+    export(&place);
 
     let late = place.report(&["--out", folder_text, "--timeout-seconds", "0", GRADED]);
     let said = String::from_utf8_lossy(&late.stderr).into_owned();
@@ -268,6 +276,49 @@ fn check(place: &Place, report: &str) {
         .output()
         .expect("memebg");
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+}
+
+/// What the reviewer said, as a labelled set: the last graded photograph before the review, which lies in the store.
+fn export(place: &Place) {
+    let out = tempfile::tempdir().expect("a folder");
+    let folder = out.path().join("set");
+    let arguments = |more: &[&'static str]| -> Vec<String> {
+        let out = folder.to_str().expect("UTF-8");
+        ["export", "--out", out].iter().chain(more).map(|it| (*it).to_owned()).collect()
+    };
+    let run = |more: &[&'static str]| {
+        let arguments = arguments(more);
+        place.run("reviews", &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let output = run(&["--blinded"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 of 1 reviewed embryos"));
+    let read = |path: &Path| {
+        let bytes = fs::read(path).map_err(|error| error.to_string())?;
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        assert!(path.file_stem().is_some_and(|stem| stem == sha256.as_str()), "{}", path.display());
+        let original = place.folder.path().join(format!("{sha256}.jpg"));
+        assert_eq!(Some(bytes), fs::read(original).ok(), "it is one of the images that were sent");
+        Picture::new(1, vec![7]).ok_or_else(String::new)
+    };
+    let set = LabelledImages::read(&folder, read).expect("a labelled set");
+    let [sample] = &set.samples[..] else { panic!("{} samples", set.samples.len()) };
+    let truth = (sample.truth.exp, sample.truth.icm, sample.truth.te);
+    assert_eq!(truth, (Some(Expansion::E2), None, None));
+    let group = sample.group.as_deref().expect("a group");
+    assert!(group.len() == 16 && !GRADED.contains(group), "{group}");
+
+    let again = run(&[]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty"), "no label is mixed in");
+    fs::remove_dir_all(&folder).expect("removed");
+    fs::remove_file(place.folder.path().join(sample.name.replace(".jpeg", ".jpg"))).expect("removed");
+    let lacking = run(&[]);
+    let said = String::from_utf8_lossy(&lacking.stderr).into_owned();
+    assert_eq!(lacking.status.code(), Some(1), "{said}");
+    assert!(said.contains("the set lacks 1 embryos"), "{said}");
+    fs::remove_dir_all(&folder).expect("removed");
+    assert_eq!(run(&["--allow-missing"]).status.code(), Some(0));
 }
 
 /// The same events from files give the same report, but for the time.

@@ -10,9 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::grade::{Looked, grade_one};
 use crate::config::Config;
-use crate::domain::{
-    AbstainReason, FrameId, GradeClass, GradeEvent, GradeId, GradeStatus, HeadGrade, Heads, Image,
-};
+use crate::domain::{AbstainReason, GradeClass, GradeEvent, GradeStatus, HeadGrade, Heads, Image};
 use crate::incubator::read_image;
 use crate::model::{bundle::digest_of, load_examiner};
 use crate::pipeline::PIPELINE_VERSION;
@@ -78,7 +76,7 @@ fn verify(config: Config, args: &VerifyArgs) -> anyhow::Result<()> {
     let mut findings = vec![
         Finding::binding("image", &event.image_sha256, &image.1.sha256),
         Finding::binding("model", &event.model.digest, digest),
-        Finding::binding("id", event.id.as_str(), id_of(&event).as_str()),
+        Finding::binding("id", event.id.as_str(), event.derived_id().as_str()),
         Finding::telling("version", &event.pipeline_version, PIPELINE_VERSION),
     ];
     // Of another image, or by another model, it would be another grade.
@@ -115,16 +113,6 @@ fn read(path: &Path) -> anyhow::Result<GradeEvent> {
         path.display()
     );
     serde_json::from_slice(&json).with_context(|| format!("{} is no grade event", path.display()))
-}
-
-/// The id that follows from what the event says.
-fn id_of(event: &GradeEvent) -> GradeId {
-    let frame = FrameId {
-        embryo_id: event.embryo_id.clone(),
-        run: event.run,
-        focal_plane_index: event.focal_plane.index,
-    };
-    GradeId::new(&frame, &event.image_sha256, &event.model.digest, &event.pipeline_version)
 }
 
 fn graded_again(

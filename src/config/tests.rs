@@ -100,7 +100,6 @@ fn options_that_contradict_each_other_are_refused_by_name() {
         ("adapter.max_depth=0", "adapter.max_depth"),
         ("adapter.focal_offsets_um=[0, -15]", "adapter.focal_offsets_um"),
         ("adapter.plane_names=none", "adapter.focal_offsets_um"),
-        ("adapter.inline_up_to_bytes=7000000", "adapter.inline_up_to_bytes"),
     ] {
         let error = load(&[set], &[]).unwrap_err().to_string();
         assert!(error.contains(named), "{set}: {error}");
@@ -153,4 +152,12 @@ fn every_option_of_the_settings_is_in_the_file_of_defaults_right_below_its_reaso
     explained.sort_unstable();
     known.sort_unstable();
     assert_eq!(explained, known);
+}
+
+#[test]
+fn an_adapter_may_not_make_events_that_the_service_refuses_and_without_one_they_may_be_small() {
+    let small = "kafka.max_value_bytes=200000";
+    let error = load(&[small, "adapter.folder=/exports"], &[]).unwrap_err().to_string();
+    assert!(error.contains("adapter.inline_up_to_bytes"), "{error}");
+    load(&[small], &[]).unwrap();
 }

@@ -208,6 +208,17 @@ pub struct GraderIdentity {
 }
 
 impl GradeEvent {
+    /// The id that follows from what the event says, which is its own unless somebody changed it.
+    #[must_use]
+    pub fn derived_id(&self) -> GradeId {
+        let frame = FrameId {
+            embryo_id: self.embryo_id.clone(),
+            run: self.run,
+            focal_plane_index: self.focal_plane.index,
+        };
+        GradeId::new(&frame, &self.image_sha256, &self.model.digest, &self.pipeline_version)
+    }
+
     /// The event of one frame. With `reasons` it is abstained and carries no Gardner string. Without
     /// `heads` there must be a reason: the schema refuses an abstention that does not say why.
     #[must_use]

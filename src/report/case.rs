@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::domain::{
-    CompactContribution, Embryo, EmbryoSummary, FrameId, GradeEvent, GradeId, GradeStatus, Window,
-};
+use crate::domain::{CompactContribution, Embryo, EmbryoSummary, GradeEvent, GradeStatus, Window};
 
 /// Most photographs on a report: three lines of eight.
 pub const MAX_PHOTOGRAPHS: usize = 24;
@@ -56,7 +54,7 @@ impl Case {
         Embryo::restore(Window::new(limits[0], limits[1]), &summary)?;
         let mut by_id: HashMap<String, GradeEvent> = HashMap::new();
         for event in events {
-            if event.embryo_id == summary.embryo_id && event.id == id_of(&event) {
+            if event.embryo_id == summary.embryo_id && event.id == event.derived_id() {
                 by_id.entry(event.id.as_str().to_owned()).or_insert(event);
             }
         }
@@ -123,15 +121,6 @@ fn evenly(count: usize) -> Vec<usize> {
         return (0..count).collect();
     }
     (0..MAX_PHOTOGRAPHS).map(|index| index * (count - 1) / (MAX_PHOTOGRAPHS - 1)).collect()
-}
-
-fn id_of(event: &GradeEvent) -> GradeId {
-    let frame = FrameId {
-        embryo_id: event.embryo_id.clone(),
-        run: event.run,
-        focal_plane_index: event.focal_plane.index,
-    };
-    GradeId::new(&frame, &event.image_sha256, &event.model.digest, &event.pipeline_version)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::Found;
 use super::photographs::Photographs;
+use crate::cli::published::Wanted as _;
 use crate::config::Config;
 use crate::domain::{EmbryoSummary, GradeEvent};
 use crate::incubator::read_image;

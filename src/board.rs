@@ -137,7 +137,7 @@ impl BoardServer {
     pub async fn serve(self) -> anyhow::Result<()> {
         let BoardParts { settings, kafka, health, stop, .. } = self.parts;
         let service = router(Arc::clone(&self.shared)).into_make_service_with_connect_info::<listen::Peer>();
-        let answering = axum::serve(listen::Bounded::new(self.listener), service).into_future();
+        let answering = axum::serve(listen::bounded(self.listener), service).into_future();
 
         let board = self.shared.board.clone();
         let followed = followed(&settings, &kafka, &self.shared.board.topics().summaries, Utc::now());

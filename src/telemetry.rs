@@ -1,5 +1,6 @@
 //! What the service says about itself: logs, metrics, traces and probes, all from facts.
 
+pub mod bounded;
 pub mod health;
 pub mod http;
 pub mod logging;

@@ -48,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pipeline::grade",
             "pipeline::message",
             "pipeline::select",
+            "telemetry::bounded",
             "telemetry::health",
             "telemetry::seldom",
         ],

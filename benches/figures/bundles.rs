@@ -29,20 +29,23 @@ impl Bundles {
         }
         let digest = Sha256::digest(fs::read(demo.join("manifest.json")).expect("a manifest"));
         let made = cache().join(hex::encode(&digest[..6]));
-        let bundles = Self { fp32: made.join("fp32"), quick: made.join(device.quick()) };
-        if !bundles.quick.exists() {
-            let staged = tempfile::tempdir_in(cache()).expect("a temporary folder");
-            single_precision(&demo, &staged.path().join("made/fp32"));
-            eight_bits(&demo, staged.path());
-            half(staged.path());
-            // What another version of this bench left behind.
-            if made.exists() {
-                fs::remove_dir_all(&made).expect("old bundles can be removed");
-            }
-            fs::rename(staged.path().join("made"), &made).expect("the bundles can be kept");
-        }
-        bundles
+        let fp32 = kept(&made.join("fp32"), |staged| single_precision(&demo, &staged.join("made")));
+        let quick = kept(&made.join(device.quick()), |staged| {
+            if device.is_gpu() { half(&fp32, staged) } else { eight_bits(&demo, staged) }
+        });
+        Self { fp32, quick }
     }
+}
+
+/// The bundle at `path`; where there is none yet, `make` makes it as `made` in a folder of its own.
+fn kept(path: &Path, make: impl FnOnce(&Path)) -> PathBuf {
+    if !path.exists() {
+        let staged = tempfile::tempdir_in(cache()).expect("a temporary folder");
+        make(staged.path());
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the cache can be written to");
+        fs::rename(staged.path().join("made"), path).expect("the bundle can be kept");
+    }
+    path.to_owned()
 }
 
 /// The demo's bundle with the embedding network unquantised.
@@ -76,14 +79,14 @@ fn eight_bits(demo: &Path, staged: &Path) {
     run(draw);
     let mut quantize = python();
     quantize.arg(Path::new(ROOT).join("models/quantize.py")).arg(demo).arg("--calibration").arg(&drawn);
-    quantize.arg("--out").arg(staged.join("made/int8"));
+    quantize.arg("--out").arg(staged.join("made"));
     run(quantize);
 }
 
 /// The copy that `models/half.py` makes.
-fn half(staged: &Path) {
+fn half(fp32: &Path, staged: &Path) {
     let mut halve = python();
-    halve.arg(Path::new(ROOT).join("models/half.py")).arg(staged.join("made/fp32"));
-    halve.arg("--out").arg(staged.join("made/fp16"));
+    halve.arg(Path::new(ROOT).join("models/half.py")).arg(fp32);
+    halve.arg("--out").arg(staged.join("made"));
     run(halve);
 }

@@ -83,21 +83,13 @@ pub fn start(parts: EmrParts) -> Result<SummaryReader, Error> {
     };
     let consumer = BaseConsumer::from_config_and_context(&kafka.consumer()?, context)
         .map_err(|error| Error::create("consumer", error))?;
-    let (ended, end) = oneshot::channel();
-    let (goodbye, left) = oneshot::channel();
     let commit_interval = Duration::from_millis(kafka.commit_interval_ms);
     let run = Run { consumer, desk: parts.desk, stop: parts.stop, commit_interval };
-    let run = move || {
+    let (end, left) = member::on_a_thread("kafka-emr", move || {
         let result = run.until_stopped();
         run.context().closing.store(true, Ordering::Relaxed);
-        drop(ended.send(result));
-        drop(run);
-        drop(goodbye);
-    };
-    std::thread::Builder::new()
-        .name("kafka-emr".into())
-        .spawn(run)
-        .map_err(|error| Error::Thread("kafka-emr", error))?;
+        (result, run)
+    })?;
     Ok(SummaryReader { end, left })
 }
 

@@ -98,20 +98,12 @@ pub fn start(parts: SourceParts) -> Result<Source, Error> {
     let closing = Arc::clone(&context.closing);
     let consumer = BaseConsumer::from_config_and_context(&parts.settings.consumer()?, context)
         .map_err(|error| Error::create("consumer", error))?;
-    let (ended, end) = oneshot::channel();
-    let (goodbye, left) = oneshot::channel();
-    let run = move || {
+    let (end, left) = member::on_a_thread("kafka-poll", move || {
         let result = poll_until_stopped(&consumer, &parts);
         closing.store(true, Ordering::Relaxed);
         drop(parts);
-        drop(ended.send(result));
-        drop(consumer);
-        drop(goodbye);
-    };
-    std::thread::Builder::new()
-        .name("kafka-poll".into())
-        .spawn(run)
-        .map_err(|error| Error::Thread("kafka-poll", error))?;
+        (result, consumer)
+    })?;
     Ok(Source { end, left })
 }
 
@@ -287,14 +279,6 @@ impl ConsumerContext for SourceContext {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        // A partition that was revoked while it was paused comes back paused. If the pipeline is still
-        // full it is paused again at the next turn.
-        if let Rebalance::Assign(assigned) = rebalance
-            && let Err(error) = consumer.resume(assigned)
-        {
-            tracing::error!(%error, "cannot resume");
-        }
-        // Without waiting for the next statistics: a rebalance is answered by a broker.
-        self.health.connected(true);
+        member::resume(consumer, rebalance, &self.health);
     }
 }

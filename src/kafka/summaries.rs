@@ -34,7 +34,7 @@ use super::record::Topics;
 use super::source::start::Started;
 use super::source::view;
 use super::transaction::Transactor;
-use super::{Error, ErrorLog, KafkaSettings, StartFrom};
+use super::{Error, ErrorLog, KafkaSettings, StartFrom, member};
 use crate::domain::Window;
 use crate::summaries::{Keeper, ReviewsSettings, SummariesSettings};
 use crate::telemetry::health::Health;
@@ -78,23 +78,14 @@ pub struct Summarizer {
 /// # Errors
 /// When there can be no thread.
 pub fn start(parts: SummariesParts) -> Result<Summarizer, Error> {
-    let (ended, end) = oneshot::channel();
-    let (goodbye, left) = oneshot::channel();
-    let run = move || {
-        let run = match Run::prepare(parts) {
-            Ok(Some(run)) => run,
-            not_run => return drop(ended.send(not_run.map(|_| ()))),
-        };
-        let result = run.until_stopped();
-        run.context().closing.store(true, Ordering::Relaxed);
-        drop(ended.send(result));
-        drop(run);
-        drop(goodbye);
-    };
-    std::thread::Builder::new()
-        .name("kafka-summaries".into())
-        .spawn(run)
-        .map_err(|error| Error::Thread("kafka-summaries", error))?;
+    let (end, left) = member::on_a_thread("kafka-summaries", move || match Run::prepare(parts) {
+        Ok(Some(run)) => {
+            let result = run.until_stopped();
+            run.context().closing.store(true, Ordering::Relaxed);
+            (result, Some(run))
+        }
+        not_run => (not_run.map(|_| ()), None),
+    })?;
     Ok(Summarizer { end, left })
 }
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::board::intake;
-use crate::board::listen::Bounded;
+use crate::board::listen::bounded;
 use crate::board::settings::{AuthKind, BoardSettings, tests::settings};
 use crate::board::wall::tests::{event, summary};
 
@@ -61,7 +61,7 @@ async fn running(topic: Topic, change: impl FnOnce(&mut BoardSettings)) -> Runni
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = router(Arc::new(shared)).into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move { axum::serve(Bounded::new(listener), service).await });
+    tokio::spawn(async move { axum::serve(bounded(listener), service).await });
     let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     Running { address, topic, board, client, stop, _token: token }
 }

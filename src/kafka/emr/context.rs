@@ -119,14 +119,6 @@ impl ConsumerContext for EmrContext {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        // A partition that was revoked while it was paused comes back paused. If the queue is still full it is paused
-        // again at the next turn.
-        if let Rebalance::Assign(assigned) = rebalance
-            && let Err(error) = consumer.resume(assigned)
-        {
-            tracing::error!(%error, "cannot resume");
-        }
-        // Without waiting for the next statistics: a rebalance is answered by a broker.
-        self.health.connected(true);
+        member::resume(consumer, rebalance, &self.health);
     }
 }

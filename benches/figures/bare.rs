@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::device::Device;
 use crate::feed;
-use crate::rate::PATIENCE;
+use crate::rate::{PATIENCE, said};
 use crate::stream::Stream;
 
 const SIDE_PX: usize = 224;
@@ -56,7 +56,7 @@ impl Sessions {
             let threads: Vec<_> = self.pairs.iter_mut().map(|pair| scope.spawn(move || work(pair))).collect();
             threads.into_iter().map(|thread| thread.join().expect("it runs")).fold(0.0, f64::max)
         });
-        (batches as usize * self.batch * self.pairs.len()) as f64 / seconds
+        said("bare sessions", (batches as usize * self.batch * self.pairs.len()) as f64 / seconds)
     }
 }
 
@@ -117,5 +117,5 @@ pub fn consume(stream: &Stream<'_>, group: &str, frames: u64) -> f64 {
         done += 1;
     }
     assert!(bytes > 0, "the messages have values");
-    frames as f64 / began.expect("a frame").elapsed().as_secs_f64()
+    said(group, frames as f64 / began.expect("a frame").elapsed().as_secs_f64())
 }

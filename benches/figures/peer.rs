@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::Bench;
-use crate::rate::{Progress, rate};
+use crate::rate::{Progress, rate, said};
 use crate::stream::Stream;
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peer");
@@ -120,5 +120,5 @@ pub fn work(bench: &Bench, stream: &Stream<'_>, group: &str, frames: u64, bundle
     });
     drop(worker);
     reader.join().expect("the worker was read");
-    rate
+    said(group, rate)
 }

@@ -18,8 +18,14 @@ pub struct Progress {
     pub seconds: f64,
 }
 
-/// Frames per second, from the first one that is received until all are done with: without start-up. Looks `every` so
-/// often whether they are, which must not be too often: it takes its time from what it looks at.
+/// Says one round of it at once: a part that is broken off has not been for nothing.
+pub fn said(what: &str, frames_per_second: f64) -> f64 {
+    eprintln!("    {what}: {frames_per_second:.1} frames/s");
+    frames_per_second
+}
+
+/// Frames per second, from the first one that is received until `frames` or more are done with: without start-up. Looks
+/// `every` so often whether they are, which must not be too often: it takes its time from what it looks at.
 pub fn rate(frames: u64, every: Duration, mut look: impl FnMut() -> Option<Progress>) -> f64 {
     let deadline = Instant::now() + PATIENCE;
     let mut began: Option<Progress> = None;
@@ -28,7 +34,7 @@ pub fn rate(frames: u64, every: Duration, mut look: impl FnMut() -> Option<Progr
         if let Some(seen) = seen.filter(|seen| seen.received > 0) {
             let began = *began.get_or_insert(seen);
             if seen.done >= frames {
-                return frames as f64 / (seen.seconds - began.seconds);
+                return (seen.done - began.done) as f64 / (seen.seconds - began.seconds);
             }
         }
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {seen:?} of {frames}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::Bench;
 use crate::feed::Message;
 use crate::process::{Memebg, get, sum, wait_for};
-use crate::rate::{PATIENCE, Progress, rate};
+use crate::rate::{PATIENCE, Progress, rate, said};
 use crate::stream::Stream;
 
 const READY: Duration = Duration::from_secs(120);
@@ -106,5 +106,5 @@ pub fn run(
     let rate = rate(frames, EVERY, || served.progress());
     assert_eq!(served.metric("memebg_frames_dead_lettered_total"), 0.0, "no frame is refused");
     served.stop();
-    rate
+    said(group, rate)
 }

@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_exit_code_says_whose_fault_it_is() {
         let config =
-            Config::load(&Layers { set: vec!["batch.max_frames=0".into()], ..Layers::default() }, []);
+            Config::load(&Layers { set: vec!["batch.max_frames=65".into()], ..Layers::default() }, []);
         assert_eq!(exit_code(&config.unwrap_err().into()), USAGE);
         let unlabelled = LabelledImages::read(Path::new("no/such/folder"), |_| Err(String::new()));
         assert_eq!(exit_code(&unlabelled.unwrap_err().into()), USAGE);

@@ -244,7 +244,6 @@ impl Config {
             "select.spacing_minutes is not positive; leave it out to want every run".into(),
         )?;
         for (option, value, most) in [
-            ("decode.threads", decode.threads, 1_024),
             ("focus.max_runs", focus.max_runs, 1_000_000),
             ("flow.max_in_flight_frames", flow.max_in_flight_frames, 1_000_000),
             ("publish.max_unconfirmed", publish.max_unconfirmed, 1_000_000),
@@ -265,11 +264,12 @@ impl Config {
                 flow.max_in_flight_bytes, kafka.max_value_bytes
             ),
         )?;
-        let largest = model.batch_sizes.iter().copied().max().unwrap_or(0);
+        check(decode.threads <= 1_024, format!("decode.threads {} is above 1024", decode.threads))?;
+        let largest = model.largest_batch_frames();
         check(
-            (1..=largest).contains(&batch.max_frames),
+            batch.max_frames <= largest,
             format!(
-                "batch.max_frames {} is not within 1 and the largest of model.batch_sizes, {largest}",
+                "batch.max_frames {} is above the largest of model.batch_sizes, {largest}",
                 batch.max_frames
             ),
         )?;

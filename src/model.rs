@@ -50,6 +50,10 @@ const MAX_UNASKED_GRADERS: usize = 8;
 const MAX_BATCH_FRAMES: usize = 256;
 /// Most different batch sizes; each is warmed up before the service is ready.
 const MAX_BATCH_SIZES: usize = 16;
+/// Batch sizes unasked: a CPU computes batches of any size equally fast...
+const BATCH_SIZES_ON_A_CPU: &[usize] = &[1, 2];
+/// ...and a GPU large ones several times as fast.
+const BATCH_SIZES_ON_A_GPU: &[usize] = &[1, 4, 16, 64];
 
 /// What the model room needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -65,7 +69,8 @@ pub struct ModelSettings {
     pub graders: usize,
     /// CPU threads that all models share beside those of the graders; 0 divides the cores among the graders.
     pub intra_op_threads: usize,
-    /// Batch sizes that are prepared for, rising. A batch is padded up to the next of them.
+    /// Batch sizes that are prepared for, rising. A batch is padded up to the next of them. Empty: 1 and 2 on a CPU; 1,
+    /// 4, 16 and 64 on a GPU.
     pub batch_sizes: Vec<usize>,
     /// How often the bundle's folder is looked at for another bundle, which then takes over. 0: only on SIGHUP.
     pub watch_seconds: u64,
@@ -85,9 +90,9 @@ impl ModelSettings {
         let sizes = &self.batch_sizes;
         let rising = sizes.iter().zip(sizes.iter().skip(1)).all(|(a, b)| a < b);
         let within = sizes.iter().all(|size| (1..=MAX_BATCH_FRAMES).contains(size));
-        if sizes.is_empty() || sizes.len() > MAX_BATCH_SIZES || !rising || !within {
+        if sizes.len() > MAX_BATCH_SIZES || !rising || !within {
             return Err(ModelError::Settings(format!(
-                "batch_sizes is {sizes:?}, not 1 to {MAX_BATCH_SIZES} rising numbers within 1 and {MAX_BATCH_FRAMES}"
+                "batch_sizes is {sizes:?}, not up to {MAX_BATCH_SIZES} rising numbers within 1 and {MAX_BATCH_FRAMES}"
             )));
         }
         Ok(())
@@ -100,6 +105,21 @@ impl ModelSettings {
             (0, Device::Cuda(_) | Device::TensorRt(_)) => 1,
             (asked, _) => asked,
         }
+    }
+
+    /// Batch sizes for a device, rising.
+    fn batch_sizes_on(&self, device: Device) -> &[usize] {
+        match (self.batch_sizes.as_slice(), device) {
+            ([], Device::Cpu) => BATCH_SIZES_ON_A_CPU,
+            ([], Device::Cuda(_) | Device::TensorRt(_)) => BATCH_SIZES_ON_A_GPU,
+            (asked, _) => asked,
+        }
+    }
+
+    /// The largest batch size that there may be on any device.
+    #[must_use]
+    pub fn largest_batch_frames(&self) -> usize {
+        self.batch_sizes_on(Device::Cuda(0)).last().copied().unwrap_or(1)
     }
 
     /// Threads for each network that runs on the CPU.
@@ -190,7 +210,7 @@ mod tests {
     #[test]
     fn batch_sizes_must_rise_and_stay_within_limits() {
         assert!(settings(1, &[1, 2, 4, 8]).validate().is_ok());
-        for wrong in [&[][..], &[0, 1], &[2, 2], &[4, 2], &[1, 257]] {
+        for wrong in [&[0, 1][..], &[2, 2], &[4, 2], &[1, 257]] {
             let error = settings(1, wrong).validate().unwrap_err().to_string();
             assert!(error.contains("batch_sizes"), "{wrong:?}: {error}");
         }
@@ -209,6 +229,16 @@ mod tests {
         assert_eq!((unasked.graders_on(Device::Cpu, 32), unasked.threads(32)), (8, 4));
         assert_eq!(unasked.graders_on(Device::Cuda(0), 32), 1);
         assert_eq!(unasked.graders_on(Device::TensorRt(0), 32), 1);
+    }
+
+    #[test]
+    fn unasked_batches_are_small_on_a_cpu_and_large_on_a_gpu() {
+        let (unasked, asked) = (settings(0, &[]), settings(0, &[1, 8]));
+        assert!(unasked.validate().is_ok());
+        assert_eq!(unasked.batch_sizes_on(Device::Cpu), [1, 2]);
+        assert_eq!(unasked.batch_sizes_on(Device::TensorRt(0)), [1, 4, 16, 64]);
+        assert_eq!((unasked.largest_batch_frames(), asked.largest_batch_frames()), (64, 8));
+        assert_eq!(asked.batch_sizes_on(Device::Cpu), asked.batch_sizes_on(Device::Cuda(0)));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod select;
 mod stages;
 
 use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
 
 use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -132,6 +133,7 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
     let Parts { settings, max_value_bytes, graders, shadow, destination, metrics, traces, health, broken } =
         parts;
     let first = graders.first().context("no grader was loaded; set model.graders to 1 or more")?;
+    let batch = settings.batch.for_model(first.max_batch_frames(), settings.flow.max_in_flight_frames)?;
     let (identify, identity) = watch::channel(Arc::new(first.identity().clone()));
     let depth = settings.flow.max_in_flight_frames;
     let ledger = SharedLedger::new(settings.flow.clone(), metrics.clone(), broken.clone());
@@ -139,7 +141,7 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
 
     let (admit, admitted) = mpsc::channel(depth);
     let (prepare, prepared) = mpsc::channel(depth);
-    let (sharpen, sharp) = mpsc::channel(settings.batch.max_frames);
+    let (sharpen, sharp) = mpsc::channel(batch.max_frames);
     let (request, requests) = mpsc::channel(graders.len());
     let (speak, spoken) = mpsc::channel(settings.publish.max_unconfirmed);
 
@@ -159,13 +161,13 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
         quality: settings.quality.clone(),
         side_px: first.input_side_px(),
         max_value_bytes,
-        cpu: Semaphore::new(settings.decode.threads),
+        cpu: Semaphore::new(settings.decode.threads_on(available_parallelism().map_or(1, usize::from))),
         metrics: metrics.clone(),
     };
     let mut tasks: Vec<Task> = vec![
         ("decode", tokio::spawn(decode_stage(admitted, Arc::new(decoder), prepare, speak.clone()))),
         ("focus", tokio::spawn(focus_stage(prepared, settings.focus, identity, sharpen, speak.clone()))),
-        ("batch", tokio::spawn(batch_stage(sharp, settings.batch, requests, metrics.clone(), traces))),
+        ("batch", tokio::spawn(batch_stage(sharp, batch, requests, metrics.clone(), traces))),
     ];
     let shadow = match shadow {
         Some(shadow) => {

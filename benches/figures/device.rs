@@ -41,7 +41,7 @@ impl Device {
         if self.is_gpu() { "fp16" } else { "int8" }
     }
 
-    /// Frames in a full batch: the default on a CPU; what `memebg.toml` says of a GPU.
+    /// Frames in a full batch of memebg, unasked.
     pub fn batch(&self) -> usize {
         if self.is_gpu() { 64 } else { 2 }
     }
@@ -56,10 +56,6 @@ impl Device {
         let mut options = vec![("model.device", self.name().to_owned())];
         if let Some(library) = &self.library {
             options.push(("model.runtime.library", library.display().to_string()));
-        }
-        if self.is_gpu() {
-            options.push(("model.batch_sizes", "[1, 4, 16, 64]".to_owned()));
-            options.push(("batch.max_frames", self.batch().to_string()));
         }
         options
     }

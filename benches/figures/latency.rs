@@ -22,7 +22,7 @@ const FIRST: u64 = 10;
 /// Frames per second as a share of what can be graded, how often, and for how many seconds. A GPU grades a hundred times
 /// as many frames per second, so that it needs less time.
 const LOADS: [(f64, usize, f64); 3] = [(0.1, 1, 60.0), (0.5, 5, 40.0), (0.9, 3, 40.0)];
-const LOADS_OF_A_GPU: [(f64, usize, f64); 3] = [(0.1, 1, 10.0), (0.5, 3, 10.0), (0.9, 2, 10.0)];
+const LOADS_OF_A_GPU: [(f64, usize, f64); 3] = [(0.1, 1, 5.0), (0.5, 3, 8.0), (0.9, 1, 8.0)];
 /// `batch.max_wait_ms`.
 const MAX_WAIT_MS: f64 = 50.0;
 

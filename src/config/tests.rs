@@ -79,7 +79,7 @@ fn options_that_contradict_each_other_are_refused_by_name() {
         ("kafka.max_send_bytes=1", "kafka.max_send_bytes"),
         ("kafka.drain_timeout_ms=100", "kafka.drain_timeout_ms"),
         ("telemetry.poll_timeout_seconds=1", "telemetry.poll_timeout_seconds"),
-        ("flow.max_in_flight_frames=1", "flow.max_in_flight_frames"),
+        ("flow.max_in_flight_frames=0", "flow.max_in_flight_frames"),
         ("kafka.properties.acks=1", "acks"),
         ("kafka.consumer_properties.max_poll_interval_ms=15000", "max.poll.interval.ms 15000"),
         ("kafka.properties.max_poll_interval_ms=soon", "max.poll.interval.ms"),

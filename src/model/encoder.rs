@@ -47,7 +47,7 @@ impl Encoder {
         settings.validate()?;
         let environment = runtime::environment(&settings.runtime, settings.intra_op_threads)?;
         Device::first_usable(settings.device, settings.device_id, |device| {
-            let sizes = (settings.batch_sizes.as_slice(), max_batch_frames.max(1));
+            let sizes = (settings.batch_sizes_on(device), max_batch_frames.max(1));
             let check = |session: &_| check_encoder(session, output, width);
             let (network, ()) = Loaded::new(&environment, device, network, sizes, check)?;
             let max_batch_frames = network.sizes.last().copied().unwrap_or(1);

@@ -35,7 +35,8 @@ pub(super) fn load(settings: &ModelSettings) -> Result<Vec<OnnxGrader>, ModelErr
     let environment = runtime::environment(&settings.runtime, settings.threads(cores()))?;
     Device::first_usable(settings.device, settings.device_id, |device| {
         let warm = || {
-            let mut grader = OnnxGrader::load(&environment, &bundle, device, &settings.batch_sizes)?;
+            let mut grader =
+                OnnxGrader::load(&environment, &bundle, device, settings.batch_sizes_on(device))?;
             let failed = |source| ModelError::WarmUp { device: device.to_string(), source };
             grader.warm_up().map(|()| grader).map_err(failed)
         };

@@ -9,13 +9,36 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchSettings {
-    /// Frames in a full batch. At most the largest batch size of the model.
+    /// Frames in a full batch. At most the largest batch size of the model, which 0 stands for.
     pub max_frames: usize,
     /// A batch is closed when its oldest frame has waited this long, milliseconds.
     pub max_wait_ms: u64,
     /// Close at once when a grader is idle. Best where the batch size hardly matters (CPU); off, an
     /// idle GPU waits up to `max_wait_ms` for a fuller batch.
     pub eager: bool,
+}
+
+/// A full batch would be more than the model takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("batch.max_frames {asked} is above {most}, the largest batch size here; set model.batch_sizes")]
+pub struct TooLarge {
+    asked: usize,
+    most: usize,
+}
+
+impl BatchSettings {
+    /// With the size of a full batch, for a model that takes `most` frames at a time. Unasked it is no more than the
+    /// frames that may be `in_flight`, or no batch would ever be full.
+    ///
+    /// # Errors
+    /// When more is asked for than `most`.
+    pub fn for_model(self, most: usize, in_flight: usize) -> Result<Self, TooLarge> {
+        match self.max_frames {
+            0 => Ok(Self { max_frames: most.min(in_flight), ..self }),
+            asked if asked > most => Err(TooLarge { asked, most }),
+            _ => Ok(self),
+        }
+    }
 }
 
 /// The frames that wait for a grader, oldest first.
@@ -77,6 +100,16 @@ mod tests {
 
     fn batcher(max_frames: usize, eager: bool) -> Batcher<u32> {
         Batcher::new(BatchSettings { max_frames, max_wait_ms: 100, eager })
+    }
+
+    #[test]
+    fn a_full_batch_is_the_largest_that_the_model_takes_or_what_is_asked_for() {
+        let of = |asked| BatchSettings { max_frames: asked, max_wait_ms: 100, eager: true };
+        let resolved = |asked, most, in_flight| of(asked).for_model(most, in_flight).map(|it| it.max_frames);
+        assert_eq!(resolved(0, 64, 512), Ok(64));
+        assert_eq!(resolved(0, 64, 24), Ok(24));
+        assert_eq!(resolved(16, 64, 512), Ok(16));
+        assert_eq!(resolved(16, 2, 512), Err(TooLarge { asked: 16, most: 2 }));
     }
 
     #[test]

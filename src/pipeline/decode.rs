@@ -18,6 +18,12 @@ use sha2::{Digest, Sha256};
 use crate::domain::{Image, Picture, PictureStatistics, Rejection, RejectionCode};
 use raster::Raster;
 
+/// Threads that decode unasked. One decodes 500 to 1,000 images a second: two keep the models of any CPU busy, and those
+/// of a GPU need more.
+const MIN_UNASKED_THREADS: usize = 2;
+/// Each may hold a decoded image of the largest allowed size.
+const MAX_UNASKED_THREADS: usize = 16;
+
 /// Limits of decoding.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,8 +33,20 @@ pub struct DecodeSettings {
     /// Most pixels an image may have, by its header. Bounds the memory of one decode: at most 8 bytes
     /// per pixel for what is decoded, and as much again inside the decoder.
     pub max_pixels: u64,
-    /// Threads that decode.
+    /// Threads that decode. 0: half as many as there are cores, from 2 to 16.
     pub threads: usize,
+}
+
+impl DecodeSettings {
+    /// Threads for a machine of `cores`.
+    #[must_use]
+    pub fn threads_on(&self, cores: usize) -> usize {
+        if self.threads == 0 {
+            (cores / 2).clamp(MIN_UNASKED_THREADS, MAX_UNASKED_THREADS)
+        } else {
+            self.threads
+        }
+    }
 }
 
 /// A picture and what the quality gate wants to know about it.

@@ -269,3 +269,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn unasked_half_of_the_cores_decode_and_never_too_few_or_too_many() {
+    let unasked = DecodeSettings { threads: 0, ..LIMITS };
+    assert_eq!([1, 2, 8, 16, 128].map(|cores| unasked.threads_on(cores)), [2, 2, 4, 8, 16]);
+    assert_eq!(LIMITS.threads_on(64), 1);
+}

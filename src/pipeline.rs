@@ -39,7 +39,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::seldom::Seldom;
 use crate::telemetry::traces::Traces;
-use batch::BatchSettings;
+use batch::{BatchSettings, Batcher};
 use decode::DecodeSettings;
 use drift::DriftSettings;
 use fetch::{FetchSettings, Fetcher};
@@ -142,6 +142,7 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
     let (admit, admitted) = mpsc::channel(depth);
     let (prepare, prepared) = mpsc::channel(depth);
     let (sharpen, sharp) = mpsc::channel(batch.max_frames);
+    let batcher = Batcher::new(batch, graders.len());
     let (request, requests) = mpsc::channel(graders.len());
     let (speak, spoken) = mpsc::channel(settings.publish.max_unconfirmed);
 
@@ -167,7 +168,7 @@ pub fn start(parts: Parts) -> anyhow::Result<Pipeline> {
     let mut tasks: Vec<Task> = vec![
         ("decode", tokio::spawn(decode_stage(admitted, Arc::new(decoder), prepare, speak.clone()))),
         ("focus", tokio::spawn(focus_stage(prepared, settings.focus, identity, sharpen, speak.clone()))),
-        ("batch", tokio::spawn(batch_stage(sharp, batch, requests, metrics.clone(), traces))),
+        ("batch", tokio::spawn(batch_stage(sharp, batcher, requests, metrics.clone(), traces))),
     ];
     let shadow = match shadow {
         Some(shadow) => {

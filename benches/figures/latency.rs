@@ -41,7 +41,8 @@ pub fn measure(bench: &Bench, table: &mut Table) {
         for round in 0..bench.pick(rounds, 1) {
             let name = format!("latency-{share}-{round}");
             let stream = create(&name);
-            let (mut ages, batch_ms) = one_run(bench, &stream, share * capacity, bench.pick(seconds, 2.0));
+            let (mut ages, batch_ms) =
+                one_run(bench, &stream, share * capacity, bench.pick(seconds, 2.0), round);
             ages.sort_by(f64::total_cmp);
             middle.push(percentile(&ages, 0.5));
             late.push(percentile(&ages, 0.99));
@@ -62,13 +63,19 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 }
 
 /// Ages of the frames, and how long the models took for a batch.
-fn one_run(bench: &Bench, stream: &Stream<'_>, per_second: f64, seconds: f64) -> (Vec<f64>, f64) {
+fn one_run(
+    bench: &Bench,
+    stream: &Stream<'_>,
+    per_second: f64,
+    seconds: f64,
+    round: usize,
+) -> (Vec<f64>, f64) {
     let served = Served::start(bench, stream, "latency", &bench.bundles.quick, &[]);
     served.ready();
     stream.send(feed::selected(FIRST));
     served.finish(FIRST);
     let before = Inference::of(&served);
-    let sent = send_at_random(stream, per_second, seconds);
+    let sent = send_at_random(stream, per_second, seconds, round);
     served.finish(FIRST + sent.len() as u64);
     let batch_ms = Inference::of(&served).batch_ms_since(&before);
     served.stop();
@@ -94,11 +101,12 @@ impl Inference {
     }
 }
 
-/// Sends wanted frames for so long, independently of each other and so many per second in the mean (a Poisson process).
+/// Sends wanted frames for so long, independently of each other and so many per second in the mean (a Poisson process), at other
+/// moments in each `round`.
 /// When each was sent, milliseconds since 1970, by embryo.
-fn send_at_random(stream: &Stream<'_>, per_second: f64, seconds: f64) -> HashMap<String, i64> {
+fn send_at_random(stream: &Stream<'_>, per_second: f64, seconds: f64, round: usize) -> HashMap<String, i64> {
     let producer: BaseProducer = stream.kafka.client().set("linger.ms", "0").create().expect("a producer");
-    let (topic, mut sent, mut state) = (stream.frames(), HashMap::new(), 1_u64);
+    let (topic, mut sent, mut state) = (stream.frames(), HashMap::new(), round as u64 + 1);
     let frames = (per_second * seconds).ceil() as u64;
     let began = Instant::now();
     let mut due = Duration::ZERO;

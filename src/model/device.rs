@@ -99,6 +99,16 @@ impl Device {
         )
     }
 
+    /// Sessions that a network of so many batch sizes needs. Since its version 1.20 ONNX Runtime plans every convolution
+    /// anew when a session on a GPU meets another shape than the time before, also one that it has met already, and a
+    /// ResNet has 20 of them: <https://github.com/microsoft/onnxruntime/issues/23006>. So each size has a session there.
+    pub(super) fn sessions(self, sizes: usize) -> usize {
+        match self {
+            Self::Cpu => 1,
+            Self::Cuda(_) | Self::TensorRt(_) => sizes,
+        }
+    }
+
     /// Loads a model for this device and no other.
     pub(super) fn session(self, environment: &Environment, network: &Network) -> Result<Session, ModelError> {
         let failed = |reason: String| ModelError::Device { device: self.to_string(), reason };

@@ -78,7 +78,7 @@ impl Encoder {
             self.images.fill(batch)?;
             for run in runs(batch.len(), &self.network.sizes) {
                 let inputs = ort::inputs![IMAGE => self.images.tensor(run)?];
-                let outputs = self.network.run(inputs)?;
+                let outputs = self.network.run(run.frames, inputs)?;
                 vectors.extend_from_slice(output(&outputs, &self.output, run.frames * self.width)?);
             }
             vectors.truncate(end);

@@ -74,7 +74,7 @@ impl Networks {
 
     /// Fills the embeddings of a run from its images.
     pub(super) fn embed(&mut self, run: Run) -> Result<(), GraderError> {
-        let outputs = self.embedding.run(ort::inputs![IMAGE => self.images.tensor(run)?])?;
+        let outputs = self.embedding.run(run.frames, ort::inputs![IMAGE => self.images.tensor(run)?])?;
         let answer = output(&outputs, EMBEDDING, run.frames * EMBEDDING_WIDTH)?;
         let first = run.first_frame * EMBEDDING_WIDTH;
         let target = self.embeddings.get_mut(first..first + answer.len()).ok_or_else(outside)?;
@@ -88,7 +88,7 @@ impl Networks {
         let embedding =
             TensorRef::from_array_view(([run.frames, EMBEDDING_WIDTH], embeddings)).map_err(failed)?;
         let inputs = ort::inputs![IMAGE => self.images.tensor(run)?, EMBEDDING => embedding];
-        let outputs = self.multitask.run(inputs)?;
+        let outputs = self.multitask.run(run.frames, inputs)?;
         Ok(Said { frames: run.frames, extras: self.extras, embeddings, outputs })
     }
 }

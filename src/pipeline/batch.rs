@@ -41,26 +41,31 @@ impl BatchSettings {
     }
 }
 
-/// The frames that wait for a grader, oldest first.
+/// The frames that wait for a grader, oldest first: at most a full batch for each grader.
 pub struct Batcher<T> {
     settings: BatchSettings,
+    graders: usize,
     waiting: VecDeque<(T, Instant)>,
 }
 
 impl<T> Batcher<T> {
-    /// Nothing waits yet.
+    /// Nothing waits yet for one of so many graders.
     #[must_use]
-    pub fn new(settings: BatchSettings) -> Self {
-        Self { waiting: VecDeque::with_capacity(settings.max_frames), settings }
+    pub fn new(settings: BatchSettings, graders: usize) -> Self {
+        Self { settings, graders: graders.max(1), waiting: VecDeque::new() }
     }
 
     /// Whether another frame would not fit; the stage before then has to wait.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= self.settings.max_frames.max(1)
+        self.waiting.len() >= self.full_batch() * self.graders
     }
 
-    /// Adds a frame, or hands it back when the batch is full.
+    fn full_batch(&self) -> usize {
+        self.settings.max_frames.max(1)
+    }
+
+    /// Adds a frame, or hands it back when there is no room.
     ///
     /// # Errors
     /// The frame itself, when [`Batcher::is_full`].
@@ -79,16 +84,24 @@ impl<T> Batcher<T> {
         Some(*since + Duration::from_millis(self.settings.max_wait_ms))
     }
 
-    /// Closes the batch for an idle grader if it is time to: full, waited long enough, eager, or
+    /// Closes a batch for an idle grader if it is time to: full, waited long enough, eager, or
     /// `flush` because nothing more will come. Returns the frames and how long the oldest waited.
+    ///
+    /// An eager batch is no more than a grader's share of what waits: where one grader takes two frames and the next
+    /// finds none, the second frame waits for the first for nothing. When frames wait for every grader the share is a full batch.
     pub fn close(&mut self, now: Instant, flush: bool) -> Option<(Vec<T>, Duration)> {
         let (_, since) = self.waiting.front()?;
         let waited = now.saturating_duration_since(*since);
+        let (waiting, full) = (self.waiting.len(), self.full_batch());
         let due = self.deadline().is_some_and(|deadline| deadline <= now);
-        if !(flush || self.settings.eager || self.is_full() || due) {
+        let frames = if self.settings.eager {
+            (waiting / self.graders).max(1)
+        } else if flush || due || waiting >= full {
+            waiting
+        } else {
             return None;
-        }
-        Some((self.waiting.drain(..).map(|(frame, _)| frame).collect(), waited))
+        };
+        Some((self.waiting.drain(..frames.min(full)).map(|(frame, _)| frame).collect(), waited))
     }
 }
 
@@ -99,7 +112,11 @@ mod tests {
     use super::*;
 
     fn batcher(max_frames: usize, eager: bool) -> Batcher<u32> {
-        Batcher::new(BatchSettings { max_frames, max_wait_ms: 100, eager })
+        of_graders(max_frames, eager, 1)
+    }
+
+    fn of_graders(max_frames: usize, eager: bool, graders: usize) -> Batcher<u32> {
+        Batcher::new(BatchSettings { max_frames, max_wait_ms: 100, eager }, graders)
     }
 
     #[test]
@@ -133,10 +150,29 @@ mod tests {
     }
 
     #[test]
-    fn a_full_batch_hands_the_next_frame_back() {
-        let (mut batcher, now) = (batcher(1, false), Instant::now());
-        batcher.push(1, now).unwrap();
-        assert_eq!(batcher.push(2, now), Err(2));
+    fn an_eager_batch_leaves_the_other_graders_their_share() {
+        let (mut batcher, now) = (of_graders(2, true, 2), Instant::now());
+        let frames = |batcher: &mut Batcher<u32>| batcher.close(now, false).unwrap().0;
+        for frame in [1, 2, 3] {
+            batcher.push(frame, now).unwrap();
+        }
+        assert_eq!((frames(&mut batcher), frames(&mut batcher)), (vec![1], vec![2]));
+        for frame in [4, 5, 6] {
+            batcher.push(frame, now).unwrap();
+        }
+        assert_eq!(frames(&mut batcher), [3, 4], "a full batch for each grader waits");
+        assert_eq!((frames(&mut batcher), frames(&mut batcher)), (vec![5], vec![6]));
+    }
+
+    #[test]
+    fn a_frame_too_many_is_handed_back() {
+        let now = Instant::now();
+        for graders in 1..4 {
+            let mut batcher = of_graders(2, false, graders);
+            let room = (0..10).take_while(|frame| batcher.push(*frame, now).is_ok()).count();
+            assert_eq!(room, 2 * graders);
+            assert_eq!(batcher.push(99, now), Err(99));
+        }
     }
 
     proptest! {
@@ -147,8 +183,9 @@ mod tests {
             steps in prop::collection::vec((0_u64..60, any::<bool>()), 1..80),
             max_frames in 1_usize..9,
             eager in any::<bool>(),
+            graders in 1_usize..4,
         ) {
-            let mut batcher = batcher(max_frames, eager);
+            let mut batcher = of_graders(max_frames, eager, graders);
             let (mut now, mut next, mut out) = (Instant::now(), 0_u32, Vec::new());
             let longest_step = Duration::from_millis(60);
             for (pause_ms, arrives) in steps {
@@ -162,7 +199,10 @@ mod tests {
                     out.extend(frames);
                 }
             }
-            out.extend(batcher.close(now, true).map(|(frames, _)| frames).unwrap_or_default());
+            while let Some((frames, _)) = batcher.close(now, true) {
+                prop_assert!(!frames.is_empty() && frames.len() <= max_frames);
+                out.extend(frames);
+            }
             prop_assert_eq!(out, (0..next).collect::<Vec<_>>());
         }
     }

@@ -12,7 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt, poll_fn};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::PIPELINE_VERSION;
-use super::batch::{BatchSettings, Batcher};
+use super::batch::Batcher;
 use super::decode::{self, DecodeSettings};
 use super::event;
 use super::fetch::Fetcher;
@@ -221,12 +221,11 @@ fn abstain(frame: Envelope<Prepared>, identity: &GraderIdentity) -> Envelope<Spo
 /// Forms batches for graders that are idle.
 pub(super) async fn batch_stage(
     mut sharp: mpsc::Receiver<Envelope<Prepared>>,
-    settings: BatchSettings,
+    mut batcher: Batcher<Envelope<Prepared>>,
     mut requests: mpsc::Receiver<BatchRequest<Envelope<Prepared>>>,
     metrics: Metrics,
     traces: Traces,
 ) -> anyhow::Result<()> {
-    let mut batcher = Batcher::new(settings);
     let mut idle: Vec<oneshot::Sender<Vec<Envelope<Prepared>>>> = Vec::new();
     let mut newest = 0;
     let mut open = true;

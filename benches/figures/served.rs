@@ -106,5 +106,5 @@ pub fn run(
     let rate = rate(frames, EVERY, || served.progress());
     assert_eq!(served.metric("memebg_frames_dead_lettered_total"), 0.0, "no frame is refused");
     served.stop();
-    said(group, rate)
+    said(&format!("{} {group}", stream.name), rate)
 }

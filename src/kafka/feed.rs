@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, ErrorLog, KafkaSettings, LogContext, with_headers};
-use crate::domain::FRAME_EVENT_TYPE;
+use super::frames::{self, FrameRecord};
+use super::{Error, ErrorLog, KafkaSettings, LogContext};
 
+/// CloudEvents `source` of what a feed sends.
+const SOURCE: &str = "/memebg/incubator";
 /// Longest sleep before a stop is noticed.
 const NAP: Duration = Duration::from_millis(50);
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,7 +90,7 @@ pub fn feed<E: Into<anyhow::Error>>(
         if stop.is_cancelled() {
             break;
         }
-        send(&producer, &settings.frames_topic, &frame, &sent)?;
+        send(&producer, &settings.frames_topic, frame, &sent)?;
     }
     producer
         .flush(Timeout::After(Duration::from_millis(settings.delivery_timeout_ms)))
@@ -99,41 +101,24 @@ pub fn feed<E: Into<anyhow::Error>>(
 fn send(
     producer: &ThreadedProducer<FeedContext>,
     topic: &str,
-    frame: &FrameMessage,
+    frame: FrameMessage,
     sent: &Mutex<Sent>,
 ) -> anyhow::Result<()> {
     let bytes = frame.event.len();
-    {
+    let number = {
         let mut sent = lock(sent);
         if let Some(failure) = sent.failure.take() {
             return Err(failure.into());
         }
         sent.number += 1;
         sent.unconfirmed_bytes += bytes;
-    }
-    let id = format!("{}/{}", frame.embryo_id, lock(sent).number);
-    let attributes = [
-        ("ce_specversion", "1.0"),
-        ("ce_type", FRAME_EVENT_TYPE),
-        ("ce_source", "/memebg/incubator"),
-        ("ce_id", id.as_str()),
-        ("content-type", "application/json"),
-    ];
-    let headers = with_headers(OwnedHeaders::new_with_capacity(5), &attributes);
-    let mut record = BaseRecord::with_opaque_to(topic, bytes)
-        .key(frame.embryo_id.as_bytes())
-        .payload(frame.event.as_slice())
-        .headers(headers);
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                record = back;
-                std::thread::sleep(NAP / 5);
-            }
-            Err((source, _)) => return Err(Error::Client { what: "does not take a frame", source }.into()),
-        }
-    }
+        sent.number
+    };
+    let FrameMessage { embryo_id, event, .. } = frame;
+    let id = format!("{embryo_id}/{number}");
+    let record = FrameRecord { id, embryo_id, event };
+    frames::send(producer, topic, SOURCE, &record, bytes)
+        .map_err(|source| Error::Client { what: "does not take a frame", source }.into())
 }
 
 /// Looks up what the group has committed.

@@ -77,30 +77,42 @@ impl FramePublisher {
 
     /// Whether the client takes it; its own limit is `kafka.max_send_bytes`.
     fn send(&self, index: usize, frame: &FrameRecord) -> Result<bool, Error> {
-        let attributes = [
-            ("ce_specversion", "1.0"),
-            ("ce_type", FRAME_EVENT_TYPE),
-            ("ce_source", self.source),
-            ("ce_id", frame.id.as_str()),
-            ("content-type", "application/json"),
-        ];
-        let headers = with_headers(OwnedHeaders::new_with_capacity(attributes.len()), &attributes);
-        let mut record = BaseRecord::with_opaque_to(&self.topic, index)
-            .key(frame.embryo_id.as_bytes())
-            .payload(frame.event.as_slice())
-            .headers(headers);
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(true),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    std::thread::sleep(NAP);
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    return Ok(false);
-                }
-                Err((source, _)) => return Err(Error::Client { what: "does not take a frame", source }),
+        match send(&self.producer, &self.topic, self.source, frame, index) {
+            Ok(()) => Ok(true),
+            Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => Ok(false),
+            Err(source) => Err(Error::Client { what: "does not take a frame", source }),
+        }
+    }
+}
+
+/// Hands a frame event to a producer, when it has room. `source` is the CloudEvents source.
+pub(super) fn send<C: ProducerContext<DeliveryOpaque = usize> + 'static>(
+    producer: &ThreadedProducer<C>,
+    topic: &str,
+    source: &str,
+    frame: &FrameRecord,
+    opaque: usize,
+) -> Result<(), KafkaError> {
+    let attributes = [
+        ("ce_specversion", "1.0"),
+        ("ce_type", FRAME_EVENT_TYPE),
+        ("ce_source", source),
+        ("ce_id", frame.id.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let headers = with_headers(OwnedHeaders::new_with_capacity(attributes.len()), &attributes);
+    let mut record = BaseRecord::with_opaque_to(topic, opaque)
+        .key(frame.embryo_id.as_bytes())
+        .payload(frame.event.as_slice())
+        .headers(headers);
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                record = back;
+                std::thread::sleep(NAP);
             }
+            Err((error, _)) => return Err(error),
         }
     }
 }

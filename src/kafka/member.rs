@@ -1,12 +1,13 @@
 //! What every consumer in a group has: a thread of its own, and what it makes of what librdkafka tells it.
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::{Statistics, TopicPartitionList};
+use rdkafka::{Offset, Statistics, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use super::{Error, ErrorLog, refusal};
+use crate::pipeline::ledger::NextOffset;
 use crate::telemetry::health::Health;
 
 /// Logs an error, and lets the probes name what an operator can mend: the connection, or what `refused` knows of a code.
@@ -44,6 +45,15 @@ pub(super) fn lag(statistics: &Statistics, topic: &str) -> i64 {
 /// The partitions of `topic` in a list.
 pub(super) fn partitions(list: &TopicPartitionList, topic: &str) -> Vec<i32> {
     list.elements_for_topic(topic).iter().map(TopicPartitionListElem::partition).collect()
+}
+
+/// Where reading of `topic` goes on, as Kafka commits it.
+pub(super) fn offsets(topic: &str, commits: &[NextOffset]) -> KafkaResult<TopicPartitionList> {
+    let mut offsets = TopicPartitionList::with_capacity(commits.len());
+    for (partition, next) in commits {
+        offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+    }
+    Ok(offsets)
 }
 
 /// Ends a rebalance. A partition that was revoked while it was paused comes back paused; whoever is still full pauses it

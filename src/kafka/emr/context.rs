@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::{Offset, Statistics, TopicPartitionList};
+use rdkafka::error::KafkaError;
 
 use crate::emr::Desk;
 use crate::kafka::source::start::Started;
@@ -49,18 +49,12 @@ impl EmrContext {
         if commits.is_empty() {
             return;
         }
-        if let Err(error) = self.listed(commits).and_then(|offsets| consumer.commit(&offsets, mode)) {
+        if let Err(error) =
+            member::offsets(&self.topic, commits).and_then(|offsets| consumer.commit(&offsets, mode))
+        {
             tracing::warn!(%error, "offsets were not committed; trying again");
             self.commit_failed();
         }
-    }
-
-    fn listed(&self, commits: &[NextOffset]) -> KafkaResult<TopicPartitionList> {
-        let mut offsets = TopicPartitionList::with_capacity(commits.len());
-        for (partition, next) in commits {
-            offsets.add_partition_offset(&self.topic, *partition, Offset::Offset(*next))?;
-        }
-        Ok(offsets)
     }
 
     fn commit_failed(&self) {

@@ -4,12 +4,10 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::SourceContext;
 use crate::kafka::transaction::{Failure, Transactor};
-use crate::kafka::{Error, KafkaSettings};
+use crate::kafka::{Error, KafkaSettings, member};
 use crate::pipeline::ledger::NextOffset;
 use crate::pipeline::outbox::Outbox;
 use crate::pipeline::publish::{Spoken, outcome_of};
@@ -98,7 +96,9 @@ impl SourceContext {
         if commits.is_empty() {
             return;
         }
-        if let Err(error) = self.listed(commits).and_then(|offsets| consumer.commit(&offsets, mode)) {
+        if let Err(error) =
+            member::offsets(&self.frames_topic, commits).and_then(|offsets| consumer.commit(&offsets, mode))
+        {
             tracing::warn!(%error, "offsets were not committed; trying again");
             self.commit_failed();
         }
@@ -118,14 +118,6 @@ impl SourceContext {
     pub(super) fn commit_failed(&self) {
         self.metrics.commit_failed();
         self.ledger.commit_failed();
-    }
-
-    fn listed(&self, commits: &[NextOffset]) -> KafkaResult<TopicPartitionList> {
-        let mut offsets = TopicPartitionList::with_capacity(commits.len());
-        for (partition, next) in commits {
-            offsets.add_partition_offset(&self.frames_topic, *partition, Offset::Offset(*next))?;
-        }
-        Ok(offsets)
     }
 
     /// Shows, while a transaction takes its time, that the thread lives and who does not answer. Returns
@@ -152,7 +144,7 @@ impl SourceContext {
             return;
         }
         let started = Instant::now();
-        let result = match self.listed(&due.offsets) {
+        let result = match member::offsets(&self.frames_topic, &due.offsets) {
             Ok(offsets) => {
                 let go_on = || self.goes_on(started);
                 transactor.commit(&mut due, &offsets, &group, &go_on).map(|()| offsets)

@@ -1,60 +1,22 @@
 """Whether the deployment files agree with the program and with each other.
 
-    agreement.py --memebg BINARY --cpu RENDERED --gpu RENDERED --strimzi RENDERED --compose RENDERED
+    agreement.py --memebg BINARY --cpu RENDERED --gpu RENDERED --people RENDERED --strimzi RENDERED --compose RENDERED
 """
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
-import tempfile
 import tomllib
 from pathlib import Path
 
-import yaml
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-faults = []
-
-
-def demand(holds, complaint):
-    if not holds:
-        faults.append(complaint)
-
-
-def options(memebg, name, environment, toml="", arguments=()):
-    """What the program makes of a file and an environment. An option that it does not know is a fault."""
-    ours = {key: value for key, value in environment.items() if key.startswith("MEMEBG__")}
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(toml)
-        file.flush()
-        shown = {}
-        for command in ("check", "show"):
-            asked = subprocess.run(
-                [memebg, "--config", file.name, *arguments, "config", command],
-                env={"PATH": os.environ["PATH"]} | ours,
-                capture_output=True,
-                text=True,
-            )
-            demand(asked.returncode == 0, f"{name}: memebg config {command}: {asked.stderr.strip()}")
-            shown = tomllib.loads(asked.stdout) if command == "show" and asked.returncode == 0 else shown
-        return shown
-
-
-def image_environment(dockerfile):
-    text = (REPOSITORY / "deploy/docker" / dockerfile).read_text().replace("\\\n", " ")
-    return dict(pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", text, re.M) for pair in line.split())
+from parts import check_parts, check_rights, rights_of
+from program import REPOSITORY, demand, durations, faults, image_environment, of_kind, only, options, port_of, read
 
 
 def settling_seconds():
     """How long src/service.rs may take to end, without the drain itself."""
-    text = (REPOSITORY / "src/service.rs").read_text()
-    seconds = {
-        name: int(value)
-        for name, value in re.findall(r"const (\w+_TIMEOUT): Duration = Duration::from_secs\((\d+)\)", text)
-    }
+    seconds = durations("src/service.rs")
     # The source and then the stages have END_TIMEOUT each, beyond the drain.
     return 2 * seconds["END_TIMEOUT"] + seconds["LEAVE_TIMEOUT"]
 
@@ -63,21 +25,6 @@ def seconds(text):
     """A duration of the compose specification, as `1m10s`."""
     parts = re.findall(r"(\d+)(h|m|s)", text)
     return sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
-
-
-def read(path):
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
-
-
-def only(documents, kind, name=None):
-    found = [
-        document
-        for document in documents
-        if document["kind"] == kind and name in (None, document["metadata"]["name"])
-    ]
-    if len(found) != 1:
-        sys.exit(f"expected one {kind}, found {len(found)}")
-    return found[0]
 
 
 def check_pods(memebg, name, documents, dockerfile, device):
@@ -93,14 +40,14 @@ def check_pods(memebg, name, documents, dockerfile, device):
     )
     config = options(memebg, name, environment, toml)
     if not config:
-        return None
+        return None, {}
     demand(config["model"]["device"] == device, f"{name}: the models run on {config['model']['device']}, not {device}")
     wants_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
     demand(wants_gpu == (device == "cuda"), f"{name}: device {device}, but the limits are {container['resources']['limits']}")
     patience = config["kafka"]["drain_timeout_ms"] / 1000 + settling_seconds()
     grace = pod["terminationGracePeriodSeconds"]
     demand(grace > patience, f"{name}: a grace period of {grace} s, but draining and ending may take {patience:.0f} s")
-    port = int(config["telemetry"]["listen"].rsplit(":", 1)[1])
+    port = port_of(config["telemetry"]["listen"])
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     demand(ports == {"metrics": port}, f"{name}: memebg listens on {port}, the pod says {ports}")
     demand(
@@ -115,88 +62,18 @@ def check_pods(memebg, name, documents, dockerfile, device):
     ]
     for file in files:
         demand(any(file.startswith(f"{place}/") for place in mounted), f"{name}: nothing is mounted where {file} is")
-    check_selectors(name, documents, deployment["spec"]["template"]["metadata"]["labels"])
-    check_summarizer(memebg, name, documents, dockerfile, toml)
     trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]["metadata"]
     demand(trigger["consumerGroup"] == kafka["group_id"], f"{name}: KEDA looks at another group")
     demand(trigger["topic"] == kafka["frames_topic"], f"{name}: KEDA looks at another topic")
     demand(trigger["offsetResetPolicy"] == kafka["start_from"], f"{name}: KEDA counts another lag at the start")
     demand(trigger["bootstrapServers"] == kafka["brokers"], f"{name}: KEDA asks other brokers")
-    return config
-
-
-def check_selectors(name, documents, labels):
-    """Every selector that is about our own pods finds them, and everything lies in one namespace."""
-    selectors = {
-        "Deployment": lambda spec: spec["selector"]["matchLabels"],
-        "Service": lambda spec: spec["selector"],
-        "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
-        "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
-    }
-    for kind, selector in selectors.items():
-        wanted = selector(only(documents, kind, "memebg")["spec"])
-        demand(wanted and wanted.items() <= labels.items(), f"{name}: the {kind} selects {wanted}, pods are {labels}")
-    wanted = only(documents, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
-    for part in ("memebg", "memebg-summarizer"):
-        service = only(documents, "Service", part)["metadata"]["labels"]
-        demand(wanted.items() <= service.items(), f"{name}: the ServiceMonitor selects {wanted}, the service is {service}")
-        dns = only(documents, "NetworkPolicy", part)["spec"]["egress"][0]["to"][0]["podSelector"]["matchLabels"]
-        demand(dns == {"k8s-app": "kube-dns"}, f"{name}: the name server is looked for as {dns}")
-    namespaces = {
-        document["metadata"].get("namespace") for document in documents if document["kind"] != "Namespace"
-    }
-    demand(namespaces == {"memebg"}, f"{name}: objects lie in the namespaces {namespaces}")
-
-
-def check_summarizer(memebg, name, documents, dockerfile, toml):
-    """The summarizer reads the same file as a user of its own, has the time it needs, and nobody else's selectors find it."""
-    deployment = only(documents, "Deployment", "memebg-summarizer")["spec"]
-    pod = deployment["template"]["spec"]
-    container = pod["containers"][0]
-    environment = image_environment(dockerfile)
-    environment |= {variable["name"]: variable["value"] for variable in container["env"]}
-    config = options(memebg, f"{name}: summarizer", environment, toml)
-    if not config:
-        return
-    kafka = config["kafka"]
-    demand(
-        kafka["properties"]["sasl_username"] == "memebg-summarizer", f"{name}: the summarizer has the user of the graders"
-    )
-    text = (REPOSITORY / "src/cli/summarize.rs").read_text()
-    after = sum(int(value) for value in re.findall(r"^const \w+: Duration = Duration::from_secs\((\d+)\)", text, re.M))
-    patience, grace = kafka["drain_timeout_ms"] / 1000 + after, pod["terminationGracePeriodSeconds"]
-    demand(grace > patience, f"{name}: the summarizer has {grace} s to stop, but may take {patience:.0f} s")
-    port = int(config["telemetry"]["listen"].rsplit(":", 1)[1])
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    demand(ports == {"metrics": port}, f"{name}: the summarizer listens on {port}, the pod says {ports}")
-    mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
-    for file in (kafka["properties"]["ssl.ca.location"], *tomllib.loads(toml)["kafka"]["property_files"].values()):
-        demand(any(file.startswith(f"{place}/") for place in mounted), f"{name}: summarizer: nothing is mounted for {file}")
-    labels = deployment["template"]["metadata"]["labels"]
-    for selector in (
-        deployment["selector"]["matchLabels"],
-        only(documents, "Service", "memebg-summarizer")["spec"]["selector"],
-        only(documents, "NetworkPolicy", "memebg-summarizer")["spec"]["podSelector"]["matchLabels"],
-    ):
-        demand(selector.items() <= labels.items(), f"{name}: {selector} does not select the summarizer, {labels}")
-    graders = only(documents, "Deployment", "memebg")["spec"]["selector"]["matchLabels"]
-    demand(not graders.items() <= labels.items(), f"{name}: the graders' selectors find the summarizer, too")
-
-
-def rights_of(documents, user):
-    acls = only(documents, "KafkaUser", user)["spec"]["authorization"]["acls"]
-    return {
-        (acl["resource"]["type"], acl["resource"]["name"], acl["resource"]["patternType"]): set(acl["operations"])
-        for acl in acls
-    }
+    return config, check_parts(memebg, name, documents, dockerfile, toml)
 
 
 def check_topics(documents, config, scaled):
     """Topics and rights are those that the configuration needs."""
     kafka = config["kafka"]
-    topics = {
-        document["metadata"]["name"]: document["spec"] for document in documents if document["kind"] == "KafkaTopic"
-    }
+    topics = {topic["metadata"]["name"]: topic["spec"] for topic in of_kind(documents, "KafkaTopic")}
     shadow_topic = config["shadow"]["topic"]
     for option in ("frames_topic", "grades_topic", "dead_letters_topic"):
         demand(kafka[option] in topics, f"strimzi: kafka.{option} = {kafka[option]} is not created")
@@ -309,15 +186,20 @@ def check_runtime():
 
 def main():
     arguments = argparse.ArgumentParser()
-    for name in ("memebg", "cpu", "gpu", "strimzi", "compose"):
+    for name in ("memebg", "cpu", "gpu", "people", "strimzi", "compose"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments = arguments.parse_args()
     check_runtime()
     cpu, gpu = read(arguments.cpu), read(arguments.gpu)
-    config = check_pods(arguments.memebg, "cpu", cpu, "Dockerfile", "cpu")
+    config, _ = check_pods(arguments.memebg, "cpu", cpu, "Dockerfile", "cpu")
     check_pods(arguments.memebg, "gpu", gpu, "Dockerfile.cuda", "cuda")
+    _, parts = check_pods(arguments.memebg, "people", read(arguments.people), "Dockerfile", "cpu")
+    for part in ("memebg-summarizer", "memebg-board", "memebg-emr"):
+        demand(part in parts, f"people: nothing is known of {part}")
     if config:
-        check_topics(read(arguments.strimzi), config, only(cpu, "ScaledObject")["spec"])
+        strimzi = read(arguments.strimzi)
+        check_topics(strimzi, config, only(cpu, "ScaledObject")["spec"])
+        check_rights(strimzi, parts)
     check_compose(arguments.memebg, read(arguments.compose)[0])
     check_grafana(read(arguments.compose)[0])
     for fault in faults:

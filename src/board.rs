@@ -44,6 +44,8 @@ use routes::{Shared, router};
 pub use settings::{AuthKind, BoardSettings};
 use wall::Wall;
 
+/// Above the time after which a review is said not to be recorded.
+const LAST_ANSWERS: Duration = Duration::from_secs(12);
 /// How often it is asked how many frames wait.
 const LAG_EVERY: Duration = Duration::from_secs(5);
 
@@ -137,7 +139,9 @@ impl BoardServer {
     pub async fn serve(self) -> anyhow::Result<()> {
         let BoardParts { settings, kafka, health, stop, .. } = self.parts;
         let service = router(Arc::clone(&self.shared)).into_make_service_with_connect_info::<listen::Peer>();
-        let answering = axum::serve(listen::bounded(self.listener), service).into_future();
+        let answering = axum::serve(listen::bounded(self.listener), service)
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let mut answering = std::pin::pin!(answering.into_future());
 
         let board = self.shared.board.clone();
         let followed = followed(&settings, &kafka, &self.shared.board.topics().summaries, Utc::now());
@@ -146,12 +150,20 @@ impl BoardServer {
             follow(&kafka, &followed, &health, &read_until, |message| board.receive(message, Utc::now()))
         });
         let asking = tokio::spawn(ask_for_lag(lag, self.shared.board.clone(), until));
+        let mut answered = false;
         let ended = tokio::select! {
-            ended = answering => ended.context("the board's listener failed"),
+            ended = &mut answering => {
+                answered = true;
+                ended.context("the board's listener failed")
+            }
             ended = &mut reading => ended?.context("the board cannot read its topics"),
             () = stop.cancelled() => Ok(()),
         };
         stop.cancel();
+        // Who has just sent a review is told whether it is recorded. Without one this ends at once.
+        if !answered && tokio::time::timeout(LAST_ANSWERS, &mut answering).await.is_err() {
+            tracing::warn!("a request was still being answered");
+        }
         asking.await?;
         if !reading.is_finished() {
             reading.await??;
@@ -173,12 +185,12 @@ fn followed(
 ) -> Vec<Followed> {
     let since = |hours: u32| (hours > 0).then(|| (now - TimeDelta::hours(hours.into())).timestamp_millis());
     [
-        (summaries_topic, settings.history_hours),
-        (&kafka.grades_topic, settings.history_hours),
-        (&kafka.dead_letters_topic, settings.history_hours),
-        (&kafka.frames_topic, settings.image_history_hours),
+        (summaries_topic, "summaries.topic", settings.history_hours),
+        (&kafka.grades_topic, "kafka.grades_topic", settings.history_hours),
+        (&kafka.dead_letters_topic, "kafka.dead_letters_topic", settings.history_hours),
+        (&kafka.frames_topic, "kafka.frames_topic", settings.image_history_hours),
     ]
-    .map(|(topic, hours)| Followed { topic: topic.to_owned(), since_ms: since(hours) })
+    .map(|(topic, option, hours)| Followed { topic: topic.to_owned(), option, since_ms: since(hours) })
     .into()
 }
 

@@ -283,6 +283,16 @@ impl Reader {
         Ok(())
     }
 
+    /// Why the topic may not be read, if that is so. Blocks for 10 s at most; who gets no answer by then learns nothing.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let partition = *self.partitions.first()?;
+        let end = self.bounds(partition).ok()?.end;
+        let started = Instant::now();
+        let beyond = Extent::from([(partition, end..end + 1)]);
+        let looked = self.scan_while(&beyond, &|| started.elapsed() < LOOK_UP_TIMEOUT, |_| Ok(()));
+        refusal_in(&looked.err()?)
+    }
+
     /// Nothing more of this partition is wanted.
     fn pause(&self, partition: i32) -> Result<(), Error> {
         let mut done = TopicPartitionList::new();
@@ -309,6 +319,13 @@ impl Reader {
             Ok(())
         })?;
         Ok(found)
+    }
+}
+
+fn refusal_in(error: &anyhow::Error) -> Option<String> {
+    match error.downcast_ref() {
+        Some(Error::Settings(cause)) => Some(cause.clone()),
+        _ => None,
     }
 }
 

@@ -51,11 +51,11 @@ pub(super) fn of_topic(code: RDKafkaErrorCode, topic: &str) -> Option<String> {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
             "not allowed to write to topic {topic} (kafka.grades_topic, kafka.dead_letters_topic, \
-             summaries.topic, emr.topic): grant WRITE and DESCRIBE on it"
+             summaries.topic, reviews.topic, emr.topic): grant WRITE and DESCRIBE on it"
         )),
         RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some(format!(
-            "topic {topic} (kafka.grades_topic, kafka.dead_letters_topic, summaries.topic, emr.topic) does not exist: create \
-             it, or grant DESCRIBE on it"
+            "topic {topic} (kafka.grades_topic, kafka.dead_letters_topic, summaries.topic, reviews.topic, emr.topic) does not \
+             exist: create it, or grant DESCRIBE on it"
         )),
         _ => None,
     }

@@ -1,10 +1,13 @@
 //! The producer of review events: idempotent, confirmed one by one.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
 use super::{Error, KafkaSettings, LogContext, refusal, with_headers};
@@ -17,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends reviews.
 pub struct ReviewSink {
-    producer: FutureProducer<LogContext>,
+    client: ClientConfig,
+    producer: Mutex<FutureProducer<LogContext>>,
     topic: String,
 }
 
@@ -30,9 +34,8 @@ impl ReviewSink {
         let mut client = settings.producer()?;
         // Then whether it was recorded is known when the reviewer is told.
         client.set("message.timeout.ms", PATIENCE.as_millis().to_string());
-        let producer = FutureProducer::from_config_and_context(&client, LogContext::default())
-            .map_err(|error| Error::create("producer of reviews", error))?;
-        Ok(Self { producer, topic: topic.to_owned() })
+        let producer = Mutex::new(producer(&client)?);
+        Ok(Self { client, producer, topic: topic.to_owned() })
     }
 
     /// Resolves when the broker has confirmed the review, a CloudEvent in binary mode.
@@ -53,7 +56,30 @@ impl ReviewSink {
             .key(review.embryo_id.as_bytes())
             .payload(&value)
             .headers(with_headers(OwnedHeaders::new_with_capacity(5), &attributes));
-        let sent = self.producer.send(record, Timeout::After(PATIENCE)).await;
-        sent.map(drop).map_err(|(error, _)| refusal::of_producer(&error, &self.topic))
+        let producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sent = producer.send(record, Timeout::After(PATIENCE)).await;
+        sent.map(drop).map_err(|(error, _)| self.not_recorded(&producer, &error))
     }
+
+    /// Why not. An idempotent producer that may not write is of no use any more, also once it may: another one takes its place.
+    fn not_recorded(&self, failed: &FutureProducer<LogContext>, error: &KafkaError) -> String {
+        let Some((code, text)) = failed.client().fatal_error() else {
+            return refusal::of_producer(error, &self.topic);
+        };
+        match producer(&self.client) {
+            Ok(fresh) => *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = fresh,
+            Err(error) => tracing::error!(%error, "reviews cannot be sent any more; start the board again"),
+        }
+        // Asked for its id, before anything is sent, the cluster is what refuses it.
+        let code = match code {
+            RDKafkaErrorCode::ClusterAuthorizationFailed => RDKafkaErrorCode::TopicAuthorizationFailed,
+            code => code,
+        };
+        refusal::of_topic(code, &self.topic).unwrap_or(text)
+    }
+}
+
+fn producer(client: &ClientConfig) -> Result<FutureProducer<LogContext>, Error> {
+    FutureProducer::from_config_and_context(client, LogContext::default())
+        .map_err(|error| Error::create("producer of reviews", error))
 }

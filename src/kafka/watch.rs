@@ -5,20 +5,25 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use super::reader::Reader;
 use super::source::view;
 use super::{Error, ErrorLog, KafkaSettings, LogContext, member, refusal};
 use crate::pipeline::message::MessageView;
 use crate::telemetry::health::Health;
 
+/// What a consumer is told of a topic that it may not read.
+const REFUSED: RDKafkaErrorCode = RDKafkaErrorCode::TopicAuthorizationFailed;
 /// How long one poll waits for a message; also how soon a stop is noticed.
 const POLL: Duration = Duration::from_millis(100);
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a topic that is not there is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// How soon a topic that may not be read is tried again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How often partitions that were added are looked for.
 const LOOK_FOR_MORE: Duration = Duration::from_secs(60);
 /// Most that is fetched ahead: whoever looks on beside a service must not need its memory.
@@ -29,6 +34,8 @@ const MAX_PREFETCH_BYTES: usize = 16 << 20;
 pub struct Followed {
     /// Its name.
     pub topic: String,
+    /// The option that says so.
+    pub option: &'static str,
     /// From the first record of this time on, milliseconds since 1970. Otherwise from the beginning.
     pub since_ms: Option<i64>,
 }
@@ -61,16 +68,34 @@ pub fn follow(
         .map_err(|error| Error::create("watcher", error))?;
     let mut assigned = TopicPartitionList::new();
     let mut look_at = Instant::now();
+    let (mut refused, mut named) = (false, None);
     while !stop.is_cancelled() {
         health.polled();
         if Instant::now() >= look_at {
             let complete = assign_new(&consumer, topics, &mut assigned, health);
-            look_at = Instant::now() + if complete { LOOK_FOR_MORE } else { LOOK_AGAIN };
+            if complete && refused {
+                named = refusal(settings, topics, health, named);
+                refused = named.is_some();
+            }
+            if complete && !refused {
+                health.admitted();
+            }
+            look_at = Instant::now()
+                + match (complete, refused) {
+                    (false, _) => LOOK_AGAIN,
+                    (true, true) => ASK_AGAIN,
+                    (true, false) => LOOK_FOR_MORE,
+                };
         }
         match consumer.poll(POLL) {
             Some(Ok(message)) => each(&view(&message)),
             Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
                 return Err(Error::Client { what: "consumer failed for good", source });
+            }
+            // librdkafka goes on trying, and says neither which topic it is nor when it is let in.
+            Some(Err(error)) if error.rdkafka_error_code() == Some(REFUSED) => {
+                refused = true;
+                look_at = Instant::now();
             }
             // The context has logged it; librdkafka goes on trying.
             Some(Err(_)) | None => {}
@@ -119,10 +144,31 @@ fn assign_new(
             }
         }
     }
-    if complete {
-        health.admitted();
-    }
     complete
+}
+
+/// The first of the topics that may not be read, and what to do; `health` says so, and the log where it is not what was
+/// `named` before.
+fn refusal(
+    settings: &KafkaSettings,
+    topics: &[Followed],
+    health: &Health,
+    named: Option<String>,
+) -> Option<String> {
+    let cause = topics.iter().find_map(|Followed { topic, option, .. }| {
+        health.polled();
+        match Reader::open(settings, topic, option) {
+            Ok(reader) => reader.refusal(),
+            Err(Error::Settings(cause)) => Some(cause),
+            // No broker answers: what is known is what was known before.
+            Err(_) => named.clone(),
+        }
+    })?;
+    if named.as_ref() != Some(&cause) {
+        tracing::warn!("{cause}");
+    }
+    health.refused(cause.as_str());
+    Some(cause)
 }
 
 /// Partitions that are not assigned yet and where to start in them. `None` without such a topic.

@@ -2,6 +2,8 @@
 //!
 //! The tests themselves use a second listener, without either, whose user is a super user.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

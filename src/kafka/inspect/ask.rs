@@ -13,7 +13,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::{Deadline, Limits, Progress, Reason, TURN};
+use super::TURN;
+use super::found::{Client, Deadline, Limits, Progress, Reason, TopicUse};
 use crate::kafka::source::view;
 use crate::kafka::{Error, KafkaSettings, LogContext, StartFrom, refusal};
 use crate::pipeline::message::MessageView;
@@ -84,24 +85,24 @@ pub(super) fn observer(settings: &KafkaSettings) -> Result<BaseConsumer<Heard>, 
         .map_err(|error| Error::create("observer", error))
 }
 
-/// What frames, grades and dead-letter topics allow.
+/// What topics allow.
 pub(super) fn limits(
     settings: &KafkaSettings,
+    topics: &[TopicUse],
     runtime: &tokio::runtime::Handle,
     deadline: Deadline,
-) -> [Result<Limits, Reason>; 3] {
-    let topics = [&settings.frames_topic, &settings.grades_topic, &settings.dead_letters_topic];
+) -> Vec<Result<Limits, Reason>> {
     let describe = || {
         let client = settings.client(&BTreeMap::new()).map_err(|error| error.to_string())?;
         let admin = AdminClient::from_config_and_context(&client, LogContext::default())
             .map_err(|error| Error::create("admin client", error).to_string())?;
         let options = AdminOptions::new().request_timeout(Some(deadline.left()));
-        let asked = topics.map(|topic| ResourceSpecifier::Topic(topic));
+        let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
         let answer = admin.describe_configs(&asked, &options);
         runtime.block_on(answer).map_err(|error| error.to_string())
     };
     let mut described = describe().map(Vec::into_iter);
-    topics.map(|topic| match &mut described {
+    let limits = topics.iter().map(|TopicUse { name: topic, .. }| match &mut described {
         Err(error) => Err(Reason::no_answer(&format!("settings of topic {topic} are not told"), error)),
         Ok(described) => match described.next() {
             // What may not be seen comes without entries, or with a code.
@@ -115,25 +116,32 @@ pub(super) fn limits(
             }),
             None => Err(Reason::no_answer(&format!("settings of topic {topic}"), "not told")),
         },
-    })
+    });
+    limits.collect()
 }
 
 fn limits_of(resource: &ConfigResource) -> Option<Limits> {
     let value = |name: &str| resource.get(name)?.value.as_deref();
+    let policies: Vec<&str> = value("cleanup.policy")?.split(',').map(str::trim).collect();
+    let (retention_ms, retention_bytes) =
+        (value("retention.ms")?.parse().ok()?, value("retention.bytes")?.parse().ok()?);
     Some(Limits {
         max_message_bytes: value("max.message.bytes")?.parse().ok()?,
         min_insync_replicas: value("min.insync.replicas")?.parse().ok()?,
+        compacts: policies.contains(&"compact"),
+        deletes: policies.contains(&"delete") && (retention_ms >= 0 || retention_bytes >= 0),
+        retention_ms,
+        retention_bytes,
     })
 }
 
-/// What lies in every partition of the frames topic.
+/// What lies in every partition of a topic.
 pub(super) fn extents(
-    settings: &KafkaSettings,
+    topic: &str,
     observer: &BaseConsumer<Heard>,
     partitions: usize,
     deadline: Deadline,
 ) -> Result<Extents, Reason> {
-    let topic = &settings.frames_topic;
     let extent = |partition: i32| {
         let bounds = observer.fetch_watermarks(topic, partition, deadline.left());
         bounds.map(|(first, end)| (partition, first..end)).map_err(|error| {
@@ -145,16 +153,16 @@ pub(super) fn extents(
 
 /// Shows the newest message of each partition to `each`; returns how many partitions were read.
 pub(super) fn newest(
-    settings: &KafkaSettings,
+    used: &TopicUse,
     observer: &BaseConsumer<Heard>,
     extents: &Extents,
     deadline: Deadline,
     each: &mut dyn FnMut(&MessageView<'_>),
 ) -> Result<usize, Reason> {
-    let topic = &settings.frames_topic;
+    let topic = used.name.as_str();
     let failed = |error: KafkaError| {
         let code = error.rdkafka_error_code();
-        let cause = code.and_then(|code| refusal::of_consumer(code, topic, &settings.group_id));
+        let cause = code.and_then(|code| refusal::of_reader(code, topic, used.option));
         cause.map_or_else(
             || Reason::no_answer(&format!("topic {topic} is not handed over"), &error),
             |cause| Reason::from_refusal(&cause),
@@ -188,10 +196,7 @@ pub(super) fn newest(
             }
             // Says nothing of the topic.
             Some(Err(error))
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) =>
-            {
-                observer.context().note(RDKafkaErrorCode::GroupAuthorizationFailed);
-            }
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
             Some(Err(error)) => return Err(failed(error)),
         }
     }
@@ -201,14 +206,14 @@ pub(super) fn newest(
 
 /// How far the group has come.
 pub(super) fn progress(
-    settings: &KafkaSettings,
+    client: &Client,
     observer: &BaseConsumer<Heard>,
     extents: &Extents,
     deadline: Deadline,
 ) -> Result<Progress, Reason> {
     let mut asked = TopicPartitionList::with_capacity(extents.len());
     for partition in extents.keys() {
-        asked.add_partition(&settings.frames_topic, *partition);
+        asked.add_partition(&client.follows, *partition);
     }
     let committed = loop {
         // A group that may not be seen has no coordinator to answer.
@@ -225,10 +230,11 @@ pub(super) fn progress(
                 let code = error.rdkafka_error_code();
                 if not_in_group || code == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
                     observer.context().note(RDKafkaErrorCode::GroupAuthorizationFailed);
-                    return Err(not_in_the_group(settings));
+                    return Err(not_in_the_group(client));
                 }
                 if deadline.is_over() {
-                    return Err(Reason::no_answer(&format!("offsets of group {}", settings.group_id), error));
+                    let group = &client.kafka.group_id;
+                    return Err(Reason::no_answer(&format!("offsets of group {group}"), error));
                 }
             }
         }
@@ -237,13 +243,17 @@ pub(super) fn progress(
         Offset::Offset(next) => Some((element.partition(), next)),
         _ => None,
     });
-    Ok(progress_of(extents, &committed.collect(), settings.start_from))
+    Ok(progress_of(extents, &committed.collect(), client.kafka.start_from))
 }
 
-/// The group may not be joined.
-pub(super) fn not_in_the_group(settings: &KafkaSettings) -> Reason {
-    let (topic, group) = (&settings.frames_topic, &settings.group_id);
-    let cause = refusal::of_consumer(RDKafkaErrorCode::GroupAuthorizationFailed, topic, group);
+/// The group may not be joined, or, by whoever only asks, not be seen.
+pub(super) fn not_in_the_group(client: &Client) -> Reason {
+    let (group, option) = (&client.kafka.group_id, client.group_option);
+    if !client.joins {
+        let found = format!("not allowed to see how far group {group} ({option}) is");
+        return Reason::new(found, "grant DESCRIBE on that group");
+    }
+    let cause = refusal::of_group(RDKafkaErrorCode::GroupAuthorizationFailed, group, option);
     Reason::from_refusal(&cause.unwrap_or_default())
 }
 

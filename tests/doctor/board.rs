@@ -87,14 +87,14 @@ async fn a_board_that_runs_is_told_from_another_program() {
             ("telemetry.log_format", "json"),
         ];
         options.extend(auth);
-        let mut process = Memebg::start(&["board"], &options);
+        let process = Memebg::start(&["board"], &options);
         process.logged("board", PATIENCE);
         let mut options = vec![("board.listen", listen.as_str())];
         options.extend(auth);
         let found = clinic.look("board", &options);
         assert_eq!(found.code, 0, "{}", found.text);
         found.says("board.listen", "warn", &["running memebg"]);
-        process.stop_in_peace(PATIENCE);
+        drop(process);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::beside::{CAPABLE, Clinic, nobody};
 use crate::common::kafka::Kafka;
+use crate::diagnosis::server;
 use crate::scripted::{Script, ScriptedFhir};
 use crate::secured::Operation::{Describe, Read, Write};
 use crate::secured::Resource::{Group, Topic};
@@ -75,8 +76,8 @@ async fn a_server_that_is_away_or_not_trusted_and_files_that_cannot_be_used_are_
         found.only_fails(&["emr.server"], 1);
         found.says("emr.server", "fail", &["no TLS connection", "certificate", "emr.ca_file"]);
     }
-    let (plain, own) = (ScriptedFhir::start(Script::Take), broker.authority());
-    let plain = plain.base().replace("http:", "https:");
+    let (plain, own) = (server("400 Bad Request", String::new()), broker.authority());
+    let plain = plain.replace("http:", "https:");
     let found = clinic.look("emr", &[("emr.server", &plain), ("emr.ca_file", &own)]);
     found.only_fails(&["emr.server"], 1);
     found.says("emr.server", "fail", &["no TLS connection", "the port speaks TLS"]);

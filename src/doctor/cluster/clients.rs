@@ -126,7 +126,9 @@ fn of_producer(name: String, client: &Client, written: &[Named<'_>], producer: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Layers};
     use crate::doctor::Status;
+    use crate::doctor::needs::Needs;
     use crate::kafka::inspect::Layout;
 
     fn topic(name: &str, read: Option<Result<usize, Reason>>) -> Topic {
@@ -137,6 +139,25 @@ mod tests {
 
     fn refusal(topic: &str) -> Option<Result<usize, Reason>> {
         Some(Err(Reason { found: format!("not {topic}"), advice: "grant it".into() }))
+    }
+
+    #[test]
+    fn whatever_a_process_may_not_do_fails_but_for_what_is_only_shown() {
+        let config = Config::load(&Layers::default(), []).unwrap();
+        let topic = topic("a", refusal("a"));
+        for (process, client) in Needs::of(&config, Process::ALL).clients {
+            let reason = |of: &str| Reason { found: format!("no {of}"), advice: "grant it".into() };
+            let findings = ClientFindings {
+                progress: Err(reason("lag")),
+                group: client.joins.then(|| Err(reason("group"))),
+                producer: Err(reason("write")),
+            };
+            let named = [("option", &topic)];
+            let checks = check(process, &client, &findings, &named, &named);
+            let ended: Vec<_> = checks.iter().map(|it| (it.name.as_str(), it.status.as_str())).collect();
+            let expected = |name: &&'static str| (*name, if *name == "board.lag" { "warn" } else { "fail" });
+            assert_eq!(ended, names(process).iter().map(expected).collect::<Vec<_>>());
+        }
     }
 
     #[test]

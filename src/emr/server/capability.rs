@@ -1,5 +1,6 @@
 //! Whether a FHIR server is one, for `memebg doctor`: it is asked what it can, which changes nothing.
 
+use std::error::Error;
 use std::io;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
@@ -82,15 +83,22 @@ fn remove(headers: &mut HeaderMap) {
 }
 
 fn away(error: &reqwest::Error) -> Unusable {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        // What rustls does not like comes as this kind.
-        if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::InvalidData) {
+        if is_of_tls(error) {
             return Unusable::Untrusted(error.to_string());
         }
         cause = error.source();
     }
     Unusable::Unreachable(unreachable(error))
+}
+
+/// What rustls does not like comes as this kind of error, which may be wrapped in one of another kind.
+fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| {
+        error.kind() == io::ErrorKind::InvalidData || error.get_ref().is_some_and(|inner| is_of_tls(inner))
+    })
 }
 
 fn refuse(status: StatusCode) -> Result<(), Unusable> {

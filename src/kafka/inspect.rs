@@ -5,6 +5,8 @@ mod ask;
 mod connect;
 mod found;
 mod layout;
+mod limits;
+mod progress;
 mod rights;
 
 use std::collections::BTreeMap;
@@ -45,7 +47,7 @@ pub fn inspect(
     let runtime = tokio::runtime::Handle::current();
     Ok(thread::scope(|scope| {
         // What has nothing to do with the rest may take all the time there is.
-        let limits = scope.spawn(|| ask::limits(settings, topics, &runtime, deadline));
+        let limits = scope.spawn(|| limits::limits(settings, topics, &runtime, deadline));
         let producers = clients.iter().map(|it| scope.spawn(move || rights::producer(it, deadline)));
         let producers: Vec<_> = producers.collect();
         let layouts: Vec<_> = topics.iter().map(|it| layout::layout(&observer, it, deadline)).collect();
@@ -96,7 +98,7 @@ fn member(
     let progress = match extents.get(topic) {
         None => Err(Reason::new(format!("topic {topic} cannot be seen"), "see what is said of that topic")),
         Some(Err(reason)) => Err(reason.clone()),
-        Some(Ok(extents)) => ask::progress(client, &observer, extents, deadline),
+        Some(Ok(extents)) => progress::progress(client, &observer, extents, deadline),
     };
     let group = client.joins.then(|| rights::group(client, observer, deadline));
     (progress, group)

@@ -13,8 +13,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, NoCustomPartitioner, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::ask::{self, Heard};
+use super::ask::Heard;
 use super::found::{Client, Deadline, Reason};
+use super::progress;
 use crate::kafka::{Delivery, Error, refusal};
 
 /// No topic can have this name, so an offset of it is refused whoever asks. The right to commit for the group is
@@ -29,7 +30,7 @@ pub(super) fn group(
     deadline: Deadline,
 ) -> Result<(), Reason> {
     if observer.context().not_in_group.load(Ordering::Relaxed) {
-        return Err(ask::not_in_the_group(client));
+        return Err(progress::not_in_the_group(client));
     }
     let group_id = &client.kafka.group_id;
     let (answer, answered) = mpsc::channel();
@@ -57,7 +58,7 @@ pub(super) fn group(
                 // Who commits is looked at after whether anybody may: others are in the group.
                 | RDKafkaErrorCode::UnknownMemberId,
             ) => Ok(()),
-            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Err(ask::not_in_the_group(client)),
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Err(progress::not_in_the_group(client)),
             _ => Err(no_answer(&error)),
         },
     }

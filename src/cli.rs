@@ -95,12 +95,13 @@ enum Command {
     /// Look through the dead-letter topic and send frames back from it.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
-    /// Look at everything that the service will need: what is wrong, and what to do.
+    /// Look at everything that the service, or a process beside it, will need: what is wrong, and what to do.
     ///
-    /// Kafka, its topics and access rights, clocks, ONNX Runtime, model, device, image stores, port, memory. Joins
-    /// no group, writes to no topic and fetches nothing, so it may run beside the service. Exit code 0 when nothing
-    /// failed, 1 when something has to be mended, 2 when the configuration cannot be used, 3 when something outside
-    /// cannot be reached and nothing else is wrong.
+    /// Kafka, its topics and access rights, clocks, ONNX Runtime, model, device, image stores, ports, memory, FHIR server,
+    /// collector of traces. With --of summarize,board and the like of other processes. Joins no group, writes to no
+    /// topic and fetches nothing, so it may run beside all of them. Exit code 0 when nothing failed, 1 when something
+    /// has to be mended, 2 when the configuration cannot be used, 3 when something outside cannot be reached and nothing
+    /// else is wrong.
     Doctor(doctor::DoctorArgs),
     /// Train a model on labelled images and write it as a bundle.
     #[cfg(feature = "train")]

@@ -1,134 +1,30 @@
-//! Looks at everything that `memebg serve` will need, and says of each what is wrong and what to do.
+//! Looks at everything that `memebg serve` and the processes beside it will need, and says of each what is wrong and what
+//! to do.
 //!
-//! It changes nothing and may run beside a service: no group is joined, no topic written to, no image read and
-//! nothing fetched. The one trace: with `exactly_once` the brokers remember its transactional id for a while.
+//! It changes nothing and may run beside all of them: no group is joined, no topic written to, no image read and
+//! nothing fetched. The traces that it leaves: of a process with transactions the brokers remember a transactional id for a
+//! while, a FHIR server has been asked for its capabilities, and a collector of traces has been sent none.
 
+mod board;
+mod check;
 mod clocks;
 mod cluster;
+mod emr;
 mod images;
 mod listener;
 mod machine;
 mod models;
+mod needs;
 mod shadow;
+mod traces;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
 use crate::config::Config;
-
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// As it should be.
-    Ok,
-    /// The service will start; somebody should look at this.
-    Warn,
-    /// The service will not do its work.
-    Fail(Fault),
-    /// Could not be looked at, or need not be.
-    Skipped,
-}
-
-/// Whose fault a failure is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Something has to be mended.
-    ToMend,
-    /// The configuration cannot be used.
-    Configuration,
-    /// An external part cannot be reached; it may come back by itself.
-    Unreachable,
-}
-
-impl Status {
-    /// `ok`, `warn`, `fail` or `skipped`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Fail(_) => "fail",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-impl Serialize for Status {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What, e.g. `kafka.brokers`.
-    pub name: String,
-    /// How it ended.
-    pub status: Status,
-    /// What was found.
-    pub found: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advice: Option<String>,
-}
-
-impl Check {
-    fn new(
-        name: impl Into<String>,
-        status: Status,
-        found: impl Into<String>,
-        advice: Option<String>,
-    ) -> Self {
-        Self { name: name.into(), status, found: found.into(), advice }
-    }
-
-    fn ok(name: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::new(name, Status::Ok, found, None)
-    }
-
-    fn skipped(name: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::new(name, Status::Skipped, found, None)
-    }
-
-    fn warn(name: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::new(name, Status::Warn, found, Some(advice.into()))
-    }
-
-    fn fail(name: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::new(name, Status::Fail(Fault::ToMend), found, Some(advice.into()))
-    }
-
-    /// A failure that is another's fault than somebody's here.
-    fn because_of(self, fault: Fault) -> Self {
-        Self { status: Status::Fail(fault), ..self }
-    }
-}
-
-/// Everything that was looked at.
-#[derive(Debug, Clone)]
-pub struct Report {
-    /// In the order in which a service would meet them.
-    pub checks: Vec<Check>,
-}
-
-impl Report {
-    /// How many checks ended so, whosever fault a failure is.
-    #[must_use]
-    pub fn count(&self, status: &str) -> usize {
-        self.checks.iter().filter(|check| check.status.as_str() == status).count()
-    }
-
-    /// Whose fault it is that something failed; `None` when nothing did. A configuration that cannot be used comes
-    /// first, because nothing else helps, and what cannot be reached last: once it is back the rest would still fail.
-    #[must_use]
-    pub fn fault(&self) -> Option<Fault> {
-        let failed = |fault| self.checks.iter().any(|check| check.status == Status::Fail(fault));
-        [Fault::Configuration, Fault::ToMend, Fault::Unreachable].into_iter().find(|fault| failed(*fault))
-    }
-}
+pub use check::{Check, Fault, Report, Status};
+use needs::Needs;
+pub use needs::Process;
 
 /// Where the options come from.
 #[derive(Debug, Clone, Default)]
@@ -141,25 +37,59 @@ pub struct Origin {
     pub assignments: usize,
 }
 
-/// Looks at everything, side by side; each check takes about `timeout` at most.
-pub async fn examine(config: &Config, origin: &Origin, timeout: Duration) -> Report {
-    let ((cluster, clock), (images, image_clock), models, shadow, listener) = tokio::join!(
-        cluster::check(config, timeout),
-        images::check(config, timeout),
-        models::check(&config.model, timeout),
-        shadow::check(config, timeout),
-        listener::check(&config.telemetry.listen),
+/// Looks at everything that these processes need, side by side; each check takes about `timeout` at most. What several of
+/// them need is looked at once.
+pub async fn examine(config: &Config, origin: &Origin, processes: &[Process], timeout: Duration) -> Report {
+    let needs = Needs::of(config, processes);
+    let wants = |process| processes.contains(&process);
+    let (serve, board) = (wants(Process::Serve), wants(Process::Board));
+    let model = serve || (board && config.board.heat_maps);
+    let ((cluster, clock), images, models, shadow, listeners, emr, access, traces) = tokio::join!(
+        cluster::check(config, &needs, timeout),
+        when(serve || board, images::check(config, timeout)),
+        when(model, models::check(&config.model, serve, timeout)),
+        when(serve, shadow::check(config, timeout)),
+        listeners(config, board),
+        when(wants(Process::Emr), emr::check(&config.emr, timeout)),
+        when(board, board::access(&config.board, timeout)),
+        when(serve, traces::check(&config.telemetry.traces.endpoint, timeout)),
     );
     let mut checks = vec![configuration(origin)];
     checks.extend(cluster);
-    checks.push(clock);
-    checks.extend(images);
-    checks.extend(image_clock);
-    checks.extend(models.checks);
-    checks.extend(shadow);
-    checks.push(listener);
-    checks.extend(machine::check(models.graders, models.bundle_bytes));
+    checks.extend(clock);
+    if let Some((images, clock)) = images {
+        checks.extend(images);
+        checks.extend(clock);
+    }
+    let (mut graders, mut bundle_bytes) = (None, None);
+    if let Some(models) = models {
+        (graders, bundle_bytes) = (models.graders, models.bundle_bytes);
+        checks.extend(models.checks);
+        checks.extend(board.then(|| board::heat_maps(&config.board, models.maps)).flatten());
+    }
+    checks.extend(shadow.into_iter().flatten());
+    checks.extend(listeners);
+    checks.extend(access);
+    checks.extend(emr);
+    checks.extend(traces.flatten());
+    if serve {
+        checks.extend(machine::check(graders, bundle_bytes));
+    }
     Report { checks }
+}
+
+/// What is not needed is not looked at.
+async fn when<T>(needed: bool, look: impl Future<Output = T>) -> Option<T> {
+    if needed { Some(look.await) } else { None }
+}
+
+/// One after the other, because two of the same address would take it from each other.
+async fn listeners(config: &Config, board: bool) -> Vec<Check> {
+    let mut checks = vec![listener::telemetry(&config.telemetry.listen).await];
+    if board {
+        checks.push(board::listener(&config.board, &config.telemetry.listen).await);
+    }
+    checks
 }
 
 fn configuration(origin: &Origin) -> Check {
@@ -167,6 +97,13 @@ fn configuration(origin: &Origin) -> Check {
     let Origin { variables, assignments, .. } = origin;
     let found = format!("{file}, {variables} options from the environment, {assignments} from --set");
     Check::ok("configuration", found)
+}
+
+/// The URL, unless it may hold a secret.
+fn shown(url: &str) -> &str {
+    let plain =
+        |url: &url::Url| url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    if url::Url::parse(url).is_ok_and(|url| plain(&url)) { url } else { "<redacted>" }
 }
 
 /// What `work` returns, on a thread of its own so that it may block; or why there is no answer.
@@ -186,17 +123,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_reached_does_not_hide_what_has_to_be_mended() {
-        let lost = Check::fail("kafka.brokers", "", "").because_of(Fault::Unreachable);
-        let broken = Check::fail("bundle", "", "");
-        let unusable = Check::fail("images.0", "", "").because_of(Fault::Configuration);
-        let fault = |checks: &[&Check]| {
-            Report { checks: checks.iter().map(|check| (*check).clone()).collect() }.fault()
-        };
-        assert_eq!(fault(&[&lost]), Some(Fault::Unreachable));
-        assert_eq!(fault(&[&lost, &broken]), Some(Fault::ToMend));
-        assert_eq!(fault(&[&lost, &broken, &unusable]), Some(Fault::Configuration));
-        assert_eq!(fault(&[&Check::warn("a", "", ""), &Check::skipped("b", "")]), None);
+    fn what_may_be_a_secret_is_not_shown() {
+        assert_eq!(shown("s3://frames/2026"), "s3://frames/2026");
+        for secret in
+            ["https://me:hunter@host/frames", "https://me@host", "https://host/?token=hunter", "hunter"]
+        {
+            assert_eq!(shown(secret), "<redacted>", "{secret}");
+        }
     }
 
     #[tokio::test]

@@ -12,4 +12,5 @@ mod settings;
 pub use desk::Desk;
 pub use sender::{BundleSink, Sender};
 pub use server::Server;
+pub use server::capability::{Capabilities, Unusable};
 pub use settings::EmrSettings;

@@ -66,16 +66,23 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["adapter", "board", "emr", "incubator", "kafka", "model", "pipeline", "summaries", "telemetry"],
     ),
     ("service", &["config", "domain", "kafka", "model", "pipeline", "telemetry"]),
+    // It looks at what each process will need, with the code by which that process would meet it.
     (
         "doctor",
         &[
+            "board::AuthKind",
+            "board::BoardSettings",
+            "board::access",
             "config",
+            "emr",
+            "fhir::FhirVersion",
             "kafka",
             "model",
             "pipeline::event",
             "pipeline::fetch",
             "pipeline::message",
             "telemetry::http",
+            "telemetry::traces",
         ],
     ),
     (

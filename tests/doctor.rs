@@ -3,15 +3,25 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a broken harness must fail the test, with its reason")]
 
+#[path = "doctor/beside.rs"]
+mod beside;
+#[path = "doctor/board.rs"]
+mod board;
 mod common;
 #[path = "common/diagnosis.rs"]
 mod diagnosis;
+#[path = "doctor/emr.rs"]
+mod emr;
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/scripted_fhir.rs"]
+mod scripted;
 #[path = "common/secured.rs"]
 mod secured;
 #[path = "common/stream.rs"]
 mod stream;
+#[path = "doctor/summarize.rs"]
+mod summarize;
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -5,20 +5,32 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::doctor::{Check, Fault, Origin, Report, Status, examine};
+use crate::doctor::{Check, Fault, Origin, Process, Report, Status, examine};
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
+    /// Of which processes, separated by commas or each with its own --of.
+    #[arg(long, value_name = "PROCESS", value_delimiter = ',', default_value = "serve", value_parser = processes())]
+    of: Vec<Process>,
     /// One JSON document instead of lines.
     #[arg(long)]
     json: bool,
     /// How long each check may take.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout_seconds: u64,
+}
+
+fn processes() -> impl TypedValueParser<Value = Process> {
+    let names = PossibleValuesParser::new(Process::ALL.iter().map(|process| process.as_str()));
+    names.try_map(|name| {
+        let known = Process::ALL.iter().copied().find(|process| process.as_str() == name);
+        known.ok_or("no such process")
+    })
 }
 
 /// Some check failed.
@@ -45,7 +57,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let timeout = Duration::from_secs(args.timeout_seconds);
     let report = tokio::select! {
-        report = examine(&config, &origin, timeout) => report,
+        report = examine(&config, &origin, &args.of, timeout) => report,
         () = stop.cancelled() => anyhow::bail!("stopped before everything was looked at"),
     };
     let fault = report.fault();

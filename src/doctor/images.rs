@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::{Check, Fault, clocks};
+use super::{Check, Fault, clocks, shown};
 use crate::config::Config;
 use crate::pipeline::fetch::{Unreadable, probe};
 
@@ -50,29 +50,4 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> (Vec<Check>, Op
     let checks = checks.collect();
     let clock = clocks::of_servers(&ahead, config.select.clock_tolerance_seconds);
     (checks, clock)
-}
-
-/// The entry, unless it may hold a secret.
-fn shown(prefix: &str) -> String {
-    match url::Url::parse(prefix) {
-        Ok(url) if url.username().is_empty() && url.password().is_none() && url.query().is_none() => {
-            prefix.to_owned()
-        }
-        _ => "<redacted>".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_be_a_secret_is_not_shown() {
-        assert_eq!(shown("s3://frames/2026"), "s3://frames/2026");
-        for secret in
-            ["https://me:hunter@host/frames", "https://me@host", "https://host/?token=hunter", "hunter"]
-        {
-            assert_eq!(shown(secret), "<redacted>", "{secret}");
-        }
-    }
 }

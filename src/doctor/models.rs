@@ -17,9 +17,12 @@ pub(super) struct Models {
     pub(super) graders: Option<usize>,
     /// Length of both networks.
     pub(super) bundle_bytes: Option<u64>,
+    /// Whether they say where they looked, where that is known.
+    pub(super) maps: Option<bool>,
 }
 
-pub(super) async fn check(settings: &ModelSettings, timeout: Duration) -> Models {
+/// `serve` is whether grades are made with it, and not heat maps alone.
+pub(super) async fn check(settings: &ModelSettings, serve: bool, timeout: Duration) -> Models {
     let (own, dir) = (settings.clone(), settings.bundle.clone());
     let (runtime, opened) = tokio::join!(
         within(timeout, move || fitness::load_runtime(&own)),
@@ -56,13 +59,14 @@ pub(super) async fn check(settings: &ModelSettings, timeout: Duration) -> Models
     let usable = checks.iter().filter(|check| [RUNTIME, BUNDLE].contains(&check.name.as_str()));
     if usable.into_iter().any(|check| check.status != super::Status::Ok) {
         checks.push(Check::skipped(DEVICE, "needs onnx_runtime and bundle"));
-        return Models { checks, graders: None, bundle_bytes };
+        return Models { checks, graders: None, bundle_bytes, maps: None };
     }
     let own = settings.clone();
     let tried = within(timeout, move || fitness::try_grader(&own)).await;
-    let graders = tried.as_ref().ok().and_then(|tried| tried.as_ref().ok()).map(|fitness| fitness.graders);
-    checks.push(of_device(settings, tried));
-    Models { checks, graders, bundle_bytes }
+    let fitness = tried.as_ref().ok().and_then(|tried| tried.as_ref().ok());
+    let (graders, maps) = (fitness.map(|it| it.graders), fitness.map(|it| it.maps));
+    checks.push(of_device(settings, serve, tried));
+    Models { checks, graders, bundle_bytes, maps }
 }
 
 fn of_runtime(
@@ -124,7 +128,11 @@ pub(super) fn bundle_advice(error: &ModelError) -> &'static str {
     }
 }
 
-fn of_device(settings: &ModelSettings, tried: Result<Result<fitness::Fitness, ModelError>, String>) -> Check {
+fn of_device(
+    settings: &ModelSettings,
+    serve: bool,
+    tried: Result<Result<fitness::Fitness, ModelError>, String>,
+) -> Check {
     match tried {
         Ok(Ok(fitness)) => {
             let milliseconds = fitness.one_frame.as_secs_f64() * 1e3;
@@ -144,8 +152,10 @@ fn of_device(settings: &ModelSettings, tried: Result<Result<fitness::Fitness, Mo
             let advice = if gpu && matches!(error, ModelError::Device { .. } | ModelError::WarmUp { .. }) {
                 "check the driver with `nvidia-smi`, model.device_id, the CUDA and cuDNN libraries in LD_LIBRARY_PATH \
                  and that model.runtime.library is the build of onnxruntime-gpu; model.device = \"cpu\" does without"
-            } else {
+            } else if serve {
                 "mend what it names; the service does not start without"
+            } else {
+                "mend what it names; the board shows no heat maps without"
             };
             Check::fail(DEVICE, error.to_string(), advice)
         }

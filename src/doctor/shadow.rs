@@ -21,7 +21,7 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> Vec<Check> {
     let (kafka, topic) = (config.kafka.clone(), config.shadow.topic.clone());
     let (bundle, topic) = tokio::join!(
         within(timeout, move || Bundle::open(&dir).map(|bundle| bundle.identity())),
-        within(timeout, move || written_topic(&kafka, &topic, timeout)),
+        within(timeout, move || written_topic(&kafka, (TOPIC, &topic), timeout)),
     );
     let bundle = match bundle {
         Ok(Ok(model)) => {

@@ -1,5 +1,7 @@
 //! One attempt: a transaction posted to a FHIR server, and what its answer means.
 
+pub mod capability;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,7 +124,7 @@ fn unreachable(error: &reqwest::Error) -> String {
 async fn answer(response: Response, hidden: &str) -> Answer {
     let status = response.status();
     let after = response.headers().get(RETRY_AFTER).and_then(retry_after);
-    let body = match body(response).await {
+    let body = match body(response, MAX_ANSWER_BYTES).await {
         Ok(body) => body,
         Err(error) => return Answer::Later { why: unreachable(&error), after },
     };
@@ -154,12 +156,12 @@ fn judge(status: StatusCode, after: Option<Duration>, outcome: &Outcome) -> Answ
 }
 
 /// The body, as far as it is looked at.
-async fn body(mut response: Response) -> reqwest::Result<Vec<u8>> {
+async fn body(mut response: Response, most_bytes: usize) -> reqwest::Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await? {
         body.extend_from_slice(&piece);
-        if body.len() > MAX_ANSWER_BYTES {
-            body.truncate(MAX_ANSWER_BYTES);
+        if body.len() > most_bytes {
+            body.truncate(most_bytes);
             break;
         }
     }

@@ -29,9 +29,24 @@ pub(super) fn of_consumer(code: RDKafkaErrorCode, frames_topic: &str, group_id: 
 
 /// Why a topic, which `option` names, hands over nothing.
 pub(super) fn of_reader(code: RDKafkaErrorCode, topic: &str, option: &str) -> Option<String> {
+    of_use(code, topic, option, (true, false))
+}
+
+/// Why a topic, which `option` names, cannot be read, written to, or both.
+pub(super) fn of_use(
+    code: RDKafkaErrorCode,
+    topic: &str,
+    option: &str,
+    (is_read, is_written): (bool, bool),
+) -> Option<String> {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed => {
-            Some(format!("not allowed to read topic {topic} ({option}): grant READ and DESCRIBE on it"))
+            let (what, rights) = match (is_read, is_written) {
+                (true, true) => ("read and write to", "READ, WRITE"),
+                (_, true) => ("write to", "WRITE"),
+                _ => ("read", "READ"),
+            };
+            Some(format!("not allowed to {what} topic {topic} ({option}): grant {rights} and DESCRIBE on it"))
         }
         RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
             Some(format!("topic {topic} ({option}) does not exist: create it, or grant DESCRIBE on it"))
@@ -46,19 +61,13 @@ pub(super) fn of_group(code: RDKafkaErrorCode, group_id: &str, option: &str) -> 
         .then(|| format!("not allowed to be in group {group_id} ({option}): grant READ on that group"))
 }
 
+/// Options that name topics which events go to.
+const WRITTEN: &str =
+    "kafka.grades_topic, kafka.dead_letters_topic, summaries.topic, reviews.topic, emr.topic";
+
 /// Why a topic takes no event, however often it is tried, until somebody changes the cluster.
 pub(super) fn of_topic(code: RDKafkaErrorCode, topic: &str) -> Option<String> {
-    match code {
-        RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
-            "not allowed to write to topic {topic} (kafka.grades_topic, kafka.dead_letters_topic, \
-             summaries.topic, reviews.topic, emr.topic): grant WRITE and DESCRIBE on it"
-        )),
-        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some(format!(
-            "topic {topic} (kafka.grades_topic, kafka.dead_letters_topic, summaries.topic, reviews.topic, emr.topic) does not \
-             exist: create it, or grant DESCRIBE on it"
-        )),
-        _ => None,
-    }
+    of_use(code, topic, WRITTEN, (false, true))
 }
 
 /// Why an event was not taken.

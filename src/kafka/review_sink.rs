@@ -75,7 +75,7 @@ impl ReviewSink {
             RDKafkaErrorCode::ClusterAuthorizationFailed => RDKafkaErrorCode::TopicAuthorizationFailed,
             code => code,
         };
-        refusal::of_topic(code, &self.topic).unwrap_or(text)
+        refusal::of_use(code, &self.topic, "reviews.topic", (false, true)).unwrap_or(text)
     }
 }
 

@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 use ort::ep::{CUDA, ExecutionProvider as _, TensorRT};
 
 use super::device::Device;
-use super::{
-    DevicePolicy, ModelError, ModelSettings, RuntimeSettings, cores, load_graders, runtime, warm_up,
-};
+use super::{DevicePolicy, ModelError, ModelSettings, RuntimeSettings, cores, runtime, session, warm_up};
 use crate::domain::GraderIdentity;
-use crate::pipeline::grade::GraderError;
+use crate::pipeline::grade::{Grader as _, GraderError};
 
 /// The ONNX Runtime that is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +34,8 @@ pub struct Fitness {
     pub threads: usize,
     /// Why no GPU is used although one was to be tried.
     pub fallen_back: Option<String>,
+    /// Whether the networks say where their heads looked.
+    pub maps: bool,
 }
 
 fn without_fetching(settings: &ModelSettings) -> ModelSettings {
@@ -82,7 +82,7 @@ pub fn try_grader(settings: &ModelSettings) -> Result<Fitness, ModelError> {
     let one = without_fetching(settings);
     let (mut graders, fallen_back) = match one.device {
         DevicePolicy::Auto => {
-            let on = |device| load_graders(&ModelSettings { device, ..one.clone() });
+            let on = |device| session::load(&ModelSettings { device, ..one.clone() });
             match on(DevicePolicy::Cuda) {
                 Err(error @ (ModelError::Device { .. } | ModelError::WarmUp { .. })) => {
                     (on(DevicePolicy::Cpu)?, Some(error.to_string()))
@@ -90,7 +90,7 @@ pub fn try_grader(settings: &ModelSettings) -> Result<Fitness, ModelError> {
                 loaded => (loaded?, None),
             }
         }
-        _ => (load_graders(&one)?, None),
+        _ => (session::load(&one)?, None),
     };
     let failed = |device: &str, source| ModelError::WarmUp { device: device.to_owned(), source };
     let grader =
@@ -102,7 +102,7 @@ pub fn try_grader(settings: &ModelSettings) -> Result<Fitness, ModelError> {
     })?;
     let began = Instant::now();
     grader.grade(&[&picture]).map_err(|source| failed(&identity.device, source))?;
-    let one_frame = began.elapsed();
+    let (one_frame, maps) = (began.elapsed(), grader.has_maps());
     let device = if identity.device == "cpu" { Device::Cpu } else { Device::Cuda(settings.device_id) };
     Ok(Fitness {
         identity,
@@ -110,6 +110,7 @@ pub fn try_grader(settings: &ModelSettings) -> Result<Fitness, ModelError> {
         graders: settings.graders_on(device, cores()),
         threads: one.intra_op_threads,
         fallen_back,
+        maps,
     })
 }
 

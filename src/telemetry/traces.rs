@@ -18,6 +18,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
 use serde::{Deserialize, Serialize};
 
+pub use export::reach;
+
 /// How long the last spans may take to be sent when the service ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -1,5 +1,6 @@
 //! An HTTP server that answers what a test tells it to, and remembers the bundles that it took. A fake: it understands
 //! nothing of FHIR.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

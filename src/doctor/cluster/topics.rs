@@ -5,6 +5,8 @@ use crate::doctor::{Check, Fault};
 use crate::kafka::KafkaSettings;
 use crate::kafka::inspect::{Layout, Limits, Topic};
 
+pub(super) const LETTER_SIZE: &str = "kafka.dead_letter_size";
+
 /// `brokers` is how many there are to keep copies.
 pub(in crate::doctor) fn check(name: &str, topic: &Topic, brokers: usize) -> Check {
     let layout = match &topic.layout {
@@ -60,7 +62,7 @@ fn danger(layout: Layout, limits: Option<Limits>, brokers: usize) -> Option<(&'s
 
 /// Whether a dead letter of the largest frame event fits.
 pub(super) fn check_letter_size(settings: &KafkaSettings, topic: &Topic) -> Check {
-    const NAME: &str = "kafka.dead_letter_size";
+    const NAME: &str = LETTER_SIZE;
     if topic.layout.is_err() {
         return Check::skipped(NAME, "the topic cannot be seen");
     }
@@ -92,7 +94,15 @@ mod tests {
         Topic {
             name: "frames".into(),
             layout: Ok(Layout { partitions: 3, replicas, leaderless: 0, under_replicated: 0 }),
-            limits: Ok(Limits { max_message_bytes: 1 << 20, min_insync_replicas }),
+            limits: Ok(Limits {
+                max_message_bytes: 1 << 20,
+                min_insync_replicas,
+                compacts: false,
+                deletes: false,
+                retention_ms: -1,
+                retention_bytes: -1,
+            }),
+            read: None,
         }
     }
 

@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::{Deadline, Limits, Progress, Reason, TURN};
+use super::found::{Deadline, Reason, TopicUse};
 use crate::kafka::source::view;
-use crate::kafka::{Error, KafkaSettings, LogContext, StartFrom, refusal};
+use crate::kafka::{Error, KafkaSettings, refusal};
 use crate::pipeline::message::MessageView;
 
 /// How long one poll waits for a message.
@@ -43,7 +42,7 @@ impl Heard {
 }
 
 impl Heard {
-    fn note(&self, code: RDKafkaErrorCode) {
+    pub(super) fn note(&self, code: RDKafkaErrorCode) {
         if code == RDKafkaErrorCode::GroupAuthorizationFailed {
             self.not_in_group.store(true, Ordering::Relaxed);
         }
@@ -84,56 +83,13 @@ pub(super) fn observer(settings: &KafkaSettings) -> Result<BaseConsumer<Heard>, 
         .map_err(|error| Error::create("observer", error))
 }
 
-/// What frames, grades and dead-letter topics allow.
-pub(super) fn limits(
-    settings: &KafkaSettings,
-    runtime: &tokio::runtime::Handle,
-    deadline: Deadline,
-) -> [Result<Limits, Reason>; 3] {
-    let topics = [&settings.frames_topic, &settings.grades_topic, &settings.dead_letters_topic];
-    let describe = || {
-        let client = settings.client(&BTreeMap::new()).map_err(|error| error.to_string())?;
-        let admin = AdminClient::from_config_and_context(&client, LogContext::default())
-            .map_err(|error| Error::create("admin client", error).to_string())?;
-        let options = AdminOptions::new().request_timeout(Some(deadline.left()));
-        let asked = topics.map(|topic| ResourceSpecifier::Topic(topic));
-        let answer = admin.describe_configs(&asked, &options);
-        runtime.block_on(answer).map_err(|error| error.to_string())
-    };
-    let mut described = describe().map(Vec::into_iter);
-    topics.map(|topic| match &mut described {
-        Err(error) => Err(Reason::no_answer(&format!("settings of topic {topic} are not told"), error)),
-        Ok(described) => match described.next() {
-            // What may not be seen comes without entries, or with a code.
-            Some(resource) => resource.ok().as_ref().and_then(limits_of).ok_or_else(|| {
-                Reason::new(
-                    format!("the settings of topic {topic} are not shown"),
-                    format!(
-                        "grant DESCRIBE_CONFIGS on topic {topic} to have this checked; the service does not need it"
-                    ),
-                )
-            }),
-            None => Err(Reason::no_answer(&format!("settings of topic {topic}"), "not told")),
-        },
-    })
-}
-
-fn limits_of(resource: &ConfigResource) -> Option<Limits> {
-    let value = |name: &str| resource.get(name)?.value.as_deref();
-    Some(Limits {
-        max_message_bytes: value("max.message.bytes")?.parse().ok()?,
-        min_insync_replicas: value("min.insync.replicas")?.parse().ok()?,
-    })
-}
-
-/// What lies in every partition of the frames topic.
+/// What lies in every partition of a topic.
 pub(super) fn extents(
-    settings: &KafkaSettings,
+    topic: &str,
     observer: &BaseConsumer<Heard>,
     partitions: usize,
     deadline: Deadline,
 ) -> Result<Extents, Reason> {
-    let topic = &settings.frames_topic;
     let extent = |partition: i32| {
         let bounds = observer.fetch_watermarks(topic, partition, deadline.left());
         bounds.map(|(first, end)| (partition, first..end)).map_err(|error| {
@@ -145,16 +101,16 @@ pub(super) fn extents(
 
 /// Shows the newest message of each partition to `each`; returns how many partitions were read.
 pub(super) fn newest(
-    settings: &KafkaSettings,
+    used: &TopicUse,
     observer: &BaseConsumer<Heard>,
     extents: &Extents,
     deadline: Deadline,
     each: &mut dyn FnMut(&MessageView<'_>),
 ) -> Result<usize, Reason> {
-    let topic = &settings.frames_topic;
+    let topic = used.name.as_str();
     let failed = |error: KafkaError| {
         let code = error.rdkafka_error_code();
-        let cause = code.and_then(|code| refusal::of_consumer(code, topic, &settings.group_id));
+        let cause = code.and_then(|code| refusal::of_reader(code, topic, used.option));
         cause.map_or_else(
             || Reason::no_answer(&format!("topic {topic} is not handed over"), &error),
             |cause| Reason::from_refusal(&cause),
@@ -188,89 +144,10 @@ pub(super) fn newest(
             }
             // Says nothing of the topic.
             Some(Err(error))
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) =>
-            {
-                observer.context().note(RDKafkaErrorCode::GroupAuthorizationFailed);
-            }
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
             Some(Err(error)) => return Err(failed(error)),
         }
     }
     observer.unassign().map_err(failed)?;
     Ok(read)
-}
-
-/// How far the group has come.
-pub(super) fn progress(
-    settings: &KafkaSettings,
-    observer: &BaseConsumer<Heard>,
-    extents: &Extents,
-    deadline: Deadline,
-) -> Result<Progress, Reason> {
-    let mut asked = TopicPartitionList::with_capacity(extents.len());
-    for partition in extents.keys() {
-        asked.add_partition(&settings.frames_topic, *partition);
-    }
-    let committed = loop {
-        // A group that may not be seen has no coordinator to answer.
-        let answer = observer.committed_offsets(asked.clone(), deadline.left().min(TURN));
-        if let Some(Err(error)) = observer.poll(Duration::ZERO)
-            && let Some(code) = error.rdkafka_error_code()
-        {
-            observer.context().note(code);
-        }
-        match answer {
-            Ok(committed) => break committed,
-            Err(error) => {
-                let not_in_group = observer.context().not_in_group.load(Ordering::Relaxed);
-                let code = error.rdkafka_error_code();
-                if not_in_group || code == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
-                    observer.context().note(RDKafkaErrorCode::GroupAuthorizationFailed);
-                    return Err(not_in_the_group(settings));
-                }
-                if deadline.is_over() {
-                    return Err(Reason::no_answer(&format!("offsets of group {}", settings.group_id), error));
-                }
-            }
-        }
-    };
-    let committed = committed.elements().into_iter().filter_map(|element| match element.offset() {
-        Offset::Offset(next) => Some((element.partition(), next)),
-        _ => None,
-    });
-    Ok(progress_of(extents, &committed.collect(), settings.start_from))
-}
-
-/// The group may not be joined.
-pub(super) fn not_in_the_group(settings: &KafkaSettings) -> Reason {
-    let (topic, group) = (&settings.frames_topic, &settings.group_id);
-    let cause = refusal::of_consumer(RDKafkaErrorCode::GroupAuthorizationFailed, topic, group);
-    Reason::from_refusal(&cause.unwrap_or_default())
-}
-
-fn progress_of(extents: &Extents, committed: &BTreeMap<i32, i64>, start_from: StartFrom) -> Progress {
-    let mut progress = Progress { lag: 0, lost: 0, committed_partitions: committed.len() };
-    for (partition, extent) in extents {
-        let next = committed.get(partition).copied().unwrap_or(match start_from {
-            StartFrom::Earliest => extent.start,
-            StartFrom::Latest => extent.end,
-        });
-        progress.lost += (extent.start - next).max(0);
-        progress.lag += (extent.end - next.max(extent.start)).max(0);
-    }
-    progress
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_committed_what_was_deleted_and_what_is_still_to_be_read_are_told_apart() {
-        let extents = Extents::from([(0, 10..100), (1, 0..50), (2, 0..7)]);
-        let committed = BTreeMap::from([(0, 4), (1, 50)]);
-        let progress = progress_of(&extents, &committed, StartFrom::Earliest);
-        assert_eq!(progress, Progress { lag: 90 + 7, lost: 6, committed_partitions: 2 });
-        let progress = progress_of(&extents, &committed, StartFrom::Latest);
-        assert_eq!((progress.lag, progress.lost), (90, 6));
-    }
 }

@@ -13,9 +13,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, NoCustomPartitioner, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::ask::{self, Heard};
-use super::{Deadline, Reason};
-use crate::kafka::{Delivery, Error, KafkaSettings, refusal};
+use super::ask::Heard;
+use super::found::{Client, Deadline, Reason};
+use super::progress;
+use crate::kafka::{Delivery, Error, refusal};
 
 /// No topic can have this name, so an offset of it is refused whoever asks. The right to commit for the group is
 /// looked at first.
@@ -24,14 +25,14 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Whether the group may be committed to, and hence joined: both need READ on it. Nothing is committed.
 pub(super) fn group(
-    settings: &KafkaSettings,
+    client: &Client,
     observer: BaseConsumer<Heard>,
     deadline: Deadline,
 ) -> Result<(), Reason> {
     if observer.context().not_in_group.load(Ordering::Relaxed) {
-        return Err(ask::not_in_the_group(settings));
+        return Err(progress::not_in_the_group(client));
     }
-    let group_id = &settings.group_id;
+    let group_id = &client.kafka.group_id;
     let (answer, answered) = mpsc::channel();
     let ask = move || {
         let mut nothing = TopicPartitionList::new();
@@ -57,21 +58,21 @@ pub(super) fn group(
                 // Who commits is looked at after whether anybody may: others are in the group.
                 | RDKafkaErrorCode::UnknownMemberId,
             ) => Ok(()),
-            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Err(ask::not_in_the_group(settings)),
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Err(progress::not_in_the_group(client)),
             _ => Err(no_answer(&error)),
         },
     }
 }
 
-/// Whether the brokers give the id that the service's producer starts with.
-pub(super) fn producer(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason> {
-    match settings.delivery {
-        Delivery::AtLeastOnce => idempotent(settings, deadline),
-        Delivery::ExactlyOnce => transactional(settings, deadline),
+/// Whether the brokers give the id that the producer of a process starts with.
+pub(super) fn producer(client: &Client, deadline: Deadline) -> Result<(), Reason> {
+    match client.kafka.delivery {
+        Delivery::AtLeastOnce => idempotent(client, deadline),
+        Delivery::ExactlyOnce => transactional(client, deadline),
     }
 }
 
-fn unusable(error: Error) -> Reason {
+pub(super) fn unusable(error: Error) -> Reason {
     Reason::new(
         format!("{:#}", anyhow::Error::new(error)),
         "change that property of kafka.properties or kafka.producer_properties",
@@ -83,11 +84,11 @@ fn unanswered(error: impl std::fmt::Display) -> Reason {
 }
 
 /// Refused to whoever may write to no topic at all, and by brokers before 3.0 without a right of its own.
-fn idempotent(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason> {
-    let mut client = settings.producer().map_err(unusable)?;
-    client.set("statistics.interval.ms", "100");
+fn idempotent(client: &Client, deadline: Deadline) -> Result<(), Reason> {
+    let mut config = client.kafka.producer().map_err(unusable)?;
+    config.set("statistics.interval.ms", "100");
     let (told, state) = mpsc::channel();
-    let producer = BaseProducer::from_config_and_context(&client, Started(told))
+    let producer = BaseProducer::from_config_and_context(&config, Started(told))
         .map_err(|error| unusable(Error::create("producer", error)))?;
     while !deadline.is_over() {
         producer.poll(POLL);
@@ -98,9 +99,9 @@ fn idempotent(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason
                     return Err(Reason::new(
                         "not allowed to write to any topic",
                         format!(
-                            "grant WRITE and DESCRIBE on topics {} and {}; brokers older than 3.0 also need \
-                             IDEMPOTENT_WRITE on the cluster",
-                            settings.grades_topic, settings.dead_letters_topic
+                            "grant WRITE and DESCRIBE on {}; brokers older than 3.0 also need IDEMPOTENT_WRITE on the \
+                             cluster",
+                            topics(&client.writes)
                         ),
                     ));
                 }
@@ -111,19 +112,34 @@ fn idempotent(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason
     Err(unanswered("it took too long"))
 }
 
+/// `topic a`, or `topics a and b`.
+fn topics(names: &[String]) -> String {
+    match names {
+        [name] => format!("topic {name}"),
+        names => format!("topics {}", names.join(" and ")),
+    }
+}
+
 /// The coordinator remembers the name for as long as it remembers unused ones, a week by default. It is always the
 /// same, and no service has it, which would be fenced: no `group.instance.id` may hold a colon.
-fn transactional(settings: &KafkaSettings, deadline: Deadline) -> Result<(), Reason> {
-    let mut client = settings.producer().map_err(unusable)?;
-    let timeout_ms = settings.transaction_timeout_ms().to_string();
-    client
-        .set("transactional.id", format!("{}-memebg:doctor", settings.group_id))
+fn transactional(client: &Client, deadline: Deadline) -> Result<(), Reason> {
+    let Client { kafka, group_option, .. } = client;
+    let mut config = kafka.producer().map_err(unusable)?;
+    let timeout_ms = kafka.transaction_timeout_ms().to_string();
+    config
+        .set("transactional.id", format!("{}-memebg:doctor", kafka.group_id))
         .set("transaction.timeout.ms", &timeout_ms)
         .set("message.timeout.ms", &timeout_ms);
-    let producer = BaseProducer::from_config_and_context(&client, Heard::default())
+    let producer = BaseProducer::from_config_and_context(&config, Heard::default())
         .map_err(|error| unusable(Error::create("transactional producer", error)))?;
     producer.init_transactions(deadline.left()).map_err(|error| match refusal::of_transactions(&error) {
-        Some(cause) => Reason::from_refusal(cause),
+        Some(_) => Reason::new(
+            format!(
+                "not allowed to use transactional ids that begin with {}- ({group_option} and a hyphen)",
+                kafka.group_id
+            ),
+            "grant WRITE and DESCRIBE on that prefix",
+        ),
         None => unanswered(error),
     })
 }

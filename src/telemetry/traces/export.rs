@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
 use crate::telemetry::seldom::Seldom;
@@ -19,6 +20,30 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn exporter(endpoint: &str) -> Result<impl SpanExporter + 'static, String> {
     let otlp = Otlp::builder().with_http().with_endpoint(endpoint).with_timeout(TIMEOUT).build();
     Ok(Telling { otlp: otlp.map_err(|error| error.to_string())?, complaints: Seldom::default() })
+}
+
+/// Sends a request without a span, as spans would be sent: whoever takes it has nothing to keep. Blocks.
+///
+/// # Errors
+/// Why it is not taken, without the endpoint.
+pub fn reach(endpoint: &str) -> Result<(), String> {
+    let endpoint = endpoint.to_owned();
+    let send = move || {
+        let otlp = Otlp::builder().with_http().with_endpoint(endpoint).with_timeout(TIMEOUT).build();
+        let otlp = otlp.map_err(|error| error.to_string())?;
+        // The client blocks, so that there is nothing to wait for.
+        let sent = otlp.export(Vec::new()).now_or_never();
+        match sent.ok_or("the exporter does not end")? {
+            Ok(()) => Ok(()),
+            // What the collector has said is not in it.
+            Err(OTelSdkError::InternalFailure(reason)) => Err(reason),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    // Within a runtime that client refuses to block.
+    let thread = std::thread::Builder::new().name("traces-doctor".into()).spawn(send);
+    let ended = thread.map_err(|error| error.to_string())?.join();
+    ended.unwrap_or_else(|_| Err("the exporter panicked".into()))
 }
 
 /// Says when spans could not be sent.

@@ -283,14 +283,16 @@ impl Reader {
         Ok(())
     }
 
-    /// Why the topic may not be read, if that is so. Blocks for 10 s at most; who gets no answer by then learns nothing.
-    pub(super) fn refusal(&self) -> Option<String> {
-        let partition = *self.partitions.first()?;
-        let end = self.bounds(partition).ok()?.end;
+    /// Asks for what comes behind the end, to learn whether the topic may be read. Blocks for 10 s at most.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when it may not, [`Stopped`] without an answer.
+    pub(super) fn read_nothing(&self) -> anyhow::Result<()> {
+        let Some(partition) = self.partitions.first() else { return Ok(()) };
+        let end = self.bounds(*partition)?.end;
         let started = Instant::now();
-        let beyond = Extent::from([(partition, end..end + 1)]);
-        let looked = self.scan_while(&beyond, &|| started.elapsed() < LOOK_UP_TIMEOUT, |_| Ok(()));
-        refusal_in(&looked.err()?)
+        let beyond = Extent::from([(*partition, end..end + 1)]);
+        self.scan_while(&beyond, &|| started.elapsed() < LOOK_UP_TIMEOUT, |_| Ok(()))
     }
 
     /// Nothing more of this partition is wanted.
@@ -319,13 +321,6 @@ impl Reader {
             Ok(())
         })?;
         Ok(found)
-    }
-}
-
-fn refusal_in(error: &anyhow::Error) -> Option<String> {
-    match error.downcast_ref() {
-        Some(Error::Settings(cause)) => Some(cause.clone()),
-        _ => None,
     }
 }
 

@@ -22,6 +22,8 @@ const POLL: Duration = Duration::from_millis(100);
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a topic that is not there is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// Until it is known which one.
+const UNNAMED: &str = "not allowed to read one of the topics of frames, grades, dead letters and summaries: grant READ and DESCRIBE";
 /// How soon a topic that may not be read is tried again.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How often partitions that were added are looked for.
@@ -94,8 +96,10 @@ pub fn follow(
             }
             // librdkafka goes on trying, and says neither which topic it is nor when it is let in.
             Some(Err(error)) if error.rdkafka_error_code() == Some(REFUSED) => {
+                if !refused {
+                    look_at = Instant::now();
+                }
                 refused = true;
-                look_at = Instant::now();
             }
             // The context has logged it; librdkafka goes on trying.
             Some(Err(_)) | None => {}
@@ -157,11 +161,11 @@ fn refusal(
 ) -> Option<String> {
     let cause = topics.iter().find_map(|Followed { topic, option, .. }| {
         health.polled();
-        match Reader::open(settings, topic, option) {
-            Ok(reader) => reader.refusal(),
-            Err(Error::Settings(cause)) => Some(cause),
+        let read = Reader::open(settings, topic, option).map_err(Into::into).and_then(|it| it.read_nothing());
+        match read.err()?.downcast() {
+            Ok(Error::Settings(cause)) => Some(cause),
             // No broker answers: what is known is what was known before.
-            Err(_) => named.clone(),
+            Ok(_) | Err(_) => named.clone().or_else(|| Some(UNNAMED.to_owned())),
         }
     })?;
     if named.as_ref() != Some(&cause) {

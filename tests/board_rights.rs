@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use reqwest::StatusCode;
 use secured::Operation::{Describe, Read, Write};
 use secured::Resource::{Group, Topic};
-use secured::{PASSWORD, Secured, USER};
+use secured::{PASSWORD, Secured};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -97,15 +97,8 @@ async fn a_topic_that_the_board_may_not_read_or_write_is_named_and_used_once_it_
         broker.allow(Topic, topic, &[Describe]);
     }
     broker.allow(Group, "rights", &[Describe]);
-    let (brokers, authority, password) = (broker.bootstrap(), broker.authority(), broker.secret(PASSWORD));
-    let options = [
-        ("kafka.brokers", brokers.as_str()),
-        ("kafka.properties.security_protocol", "SASL_SSL"),
-        ("kafka.properties.sasl_mechanism", "SCRAM-SHA-512"),
-        ("kafka.properties.sasl_username", USER),
-        ("kafka.property_files.sasl_password", &password),
-        ("kafka.properties.ssl_ca_location", &authority),
-    ];
+    let usual = broker.options();
+    let options: Vec<(&str, &str)> = usual.iter().map(|(option, value)| (*option, value.as_str())).collect();
     let (mut board, address) = board(&broker.kafka, "rights", &options).await;
     let probes = board.address(PATIENCE);
     wait_for("the refused topic in the readiness probe", PATIENCE, || {

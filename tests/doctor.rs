@@ -34,7 +34,7 @@ use diagnosis::{Diagnosis, run, server};
 use process::{Memebg, get, metric, wait_for};
 use secured::Operation::{Describe, Read, Write};
 use secured::Resource::{Group, Topic, TransactionalId};
-use secured::{PASSWORD, Secured, USER};
+use secured::{PASSWORD, Secured};
 use stream::{Stream, day_5_frames};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -296,15 +296,9 @@ fn allow_all_but(broker: &Secured, stream: &Stream<'_>, left_out: &str) {
 }
 
 fn look_secured(broker: &Secured, stream: &Stream<'_>, others: &[(&str, &str)]) -> Diagnosis {
-    let (brokers, authority, password) = (broker.bootstrap(), broker.authority(), broker.secret(PASSWORD));
-    let mut options = vec![
-        ("kafka.brokers", brokers.as_str()),
-        ("kafka.properties.security_protocol", "SASL_SSL"),
-        ("kafka.properties.sasl_mechanism", "SCRAM-SHA-512"),
-        ("kafka.properties.sasl_username", USER),
-        ("kafka.property_files.sasl_password", &password),
-        ("kafka.properties.ssl_ca_location", &authority),
-    ];
+    let usual = broker.options();
+    let mut options: Vec<(&str, &str)> =
+        usual.iter().map(|(option, value)| (*option, value.as_str())).collect();
     options.extend(others);
     let found = look(stream, &options);
     assert!(!found.text.contains(PASSWORD) && !found.text.contains(WRONG_PASSWORD), "{}", found.text);

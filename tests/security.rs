@@ -16,7 +16,7 @@ use std::time::Duration;
 use process::{Memebg, get, wait_for};
 use secured::Operation::{Describe, Read, Write};
 use secured::Resource::{Group, Topic, TransactionalId};
-use secured::{PASSWORD, Secured, USER};
+use secured::{PASSWORD, Secured};
 use stream::{Stream, Tally, day_5_frames, poison_frames};
 
 /// For what takes seconds on two idle cores, while everything else runs beside it.
@@ -57,18 +57,10 @@ impl Laboratory {
     }
 
     fn start(&self, command: &str, more: &[(&str, &str)]) -> Memebg {
-        let (brokers, authority) = (self.broker.bootstrap(), self.broker.authority());
-        let password = self.broker.secret(PASSWORD);
-        let usual = self.stream.options();
+        let (secured, usual) = (self.broker.options(), self.stream.options());
         let mut options: Vec<(&str, &str)> =
-            usual.iter().map(|(option, value)| (*option, value.as_str())).collect();
+            usual.iter().chain(&secured).map(|(option, value)| (*option, value.as_str())).collect();
         options.extend([
-            ("kafka.brokers", brokers.as_str()),
-            ("kafka.properties.security_protocol", "SASL_SSL"),
-            ("kafka.properties.sasl_mechanism", "SCRAM-SHA-512"),
-            ("kafka.properties.sasl_username", USER),
-            ("kafka.property_files.sasl_password", &password),
-            ("kafka.properties.ssl_ca_location", &authority),
             // What an operator mends is noticed soon.
             ("kafka.consumer_properties.topic_metadata_refresh_interval_ms", "500"),
             ("kafka.producer_properties.topic_metadata_propagation_max_ms", "1000"),

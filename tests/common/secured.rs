@@ -83,6 +83,18 @@ impl Secured {
         path(&file.into_temp_path().keep().expect("kept until the folder goes"))
     }
 
+    /// What [`USER`] has to set to be let in.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("kafka.brokers", self.bootstrap()),
+            ("kafka.properties.security_protocol", "SASL_SSL".to_owned()),
+            ("kafka.properties.sasl_mechanism", "SCRAM-SHA-512".to_owned()),
+            ("kafka.properties.sasl_username", USER.to_owned()),
+            ("kafka.property_files.sasl_password", self.secret(PASSWORD)),
+            ("kafka.properties.ssl_ca_location", self.authority()),
+        ]
+    }
+
     /// Lets [`USER`] do this. A name that ends with `*` is a prefix.
     pub fn allow(&self, resource: Resource, name: &str, operations: &[Operation]) {
         let (name, pattern) = name.strip_suffix('*').map_or((name, 3_u8), |prefix| (prefix, 4));

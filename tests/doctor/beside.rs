@@ -8,7 +8,7 @@ use chrono::Utc;
 use crate::common::kafka::{Kafka, free_ports};
 use crate::diagnosis::{Diagnosis, run, server};
 use crate::scripted::{Script, ScriptedFhir};
-use crate::secured::{PASSWORD, Secured, USER};
+use crate::secured::{PASSWORD, Secured};
 use crate::stream::{Stream, day_5_frames};
 use crate::{LETTER_BYTES, list};
 
@@ -65,16 +65,9 @@ impl<'a> Clinic<'a> {
 
     /// The same with a password.
     pub fn look_secured(&self, broker: &Secured, processes: &str, others: &[(&str, &str)]) -> Diagnosis {
-        let (brokers, authority, password) =
-            (broker.bootstrap(), broker.authority(), broker.secret(PASSWORD));
-        let mut options = vec![
-            ("kafka.brokers", brokers.as_str()),
-            ("kafka.properties.security_protocol", "SASL_SSL"),
-            ("kafka.properties.sasl_mechanism", "SCRAM-SHA-512"),
-            ("kafka.properties.sasl_username", USER),
-            ("kafka.property_files.sasl_password", &password),
-            ("kafka.properties.ssl_ca_location", &authority),
-        ];
+        let usual = broker.options();
+        let mut options: Vec<(&str, &str)> =
+            usual.iter().map(|(option, value)| (*option, value.as_str())).collect();
         options.extend(others);
         let found = self.look(processes, &options);
         assert!(!found.text.contains(PASSWORD), "{}", found.text);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::util::Timeout;
 
-use super::{Error, ErrorLog, KafkaSettings, with_headers};
+use super::record::{JSON, cloud_event};
+use super::{Error, ErrorLog, KafkaSettings};
 use crate::domain::FRAME_EVENT_TYPE;
 
 /// How long a full queue is left alone.
@@ -93,18 +93,10 @@ pub(super) fn send<C: ProducerContext<DeliveryOpaque = usize> + 'static>(
     frame: &FrameRecord,
     opaque: usize,
 ) -> Result<(), KafkaError> {
-    let attributes = [
-        ("ce_specversion", "1.0"),
-        ("ce_type", FRAME_EVENT_TYPE),
-        ("ce_source", source),
-        ("ce_id", frame.id.as_str()),
-        ("content-type", "application/json"),
-    ];
-    let headers = with_headers(OwnedHeaders::new_with_capacity(attributes.len()), &attributes);
     let mut record = BaseRecord::with_opaque_to(topic, opaque)
         .key(frame.embryo_id.as_bytes())
         .payload(frame.event.as_slice())
-        .headers(headers);
+        .headers(cloud_event(FRAME_EVENT_TYPE, source, &frame.id, JSON));
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),

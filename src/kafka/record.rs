@@ -11,6 +11,8 @@ use crate::pipeline::publish::Verdict;
 
 /// CloudEvents `source` of every event.
 pub(super) const EVENT_SOURCE: &str = "/memebg";
+/// `content-type` of every event but FHIR bundles.
+pub(super) const JSON: &str = "application/json";
 /// Headers that say why; earlier ones of a message that was replayed are replaced.
 const ERROR_HEADERS: [&str; 2] = ["__connect.errors.", "memebg."];
 
@@ -86,14 +88,7 @@ impl Topics {
         event: &'a GradeEvent,
         traceparent: Option<&str>,
     ) -> serde_json::Result<Record<'a>> {
-        let attributes = [
-            ("ce_specversion", "1.0"),
-            ("ce_type", GRADE_EVENT_TYPE),
-            ("ce_source", EVENT_SOURCE),
-            ("ce_id", event.id.as_str()),
-            ("content-type", "application/json"),
-        ];
-        let mut headers = with_headers(OwnedHeaders::new_with_capacity(6), &attributes);
+        let mut headers = cloud_event(GRADE_EVENT_TYPE, EVENT_SOURCE, event.id.as_str(), JSON);
         if let Some(traceparent) = traceparent {
             headers = with_headers(headers, &[("traceparent", traceparent)]);
         }
@@ -140,21 +135,26 @@ pub(super) fn summary<'a>(
     event: &'a EmbryoSummary,
 ) -> serde_json::Result<Record<'a>> {
     let id = format!("{}/{}", event.embryo_id, event.version);
-    let attributes = [
-        ("ce_specversion", "1.0"),
-        ("ce_type", SUMMARY_EVENT_TYPE),
-        ("ce_source", EVENT_SOURCE),
-        ("ce_id", id.as_str()),
-        ("content-type", "application/json"),
-    ];
     Ok(Record {
         topic,
         partition: Some(partition),
         key: Some(event.embryo_id.as_bytes()),
         value: Some(Cow::Owned(serde_json::to_vec(event)?)),
-        headers: with_headers(OwnedHeaders::new_with_capacity(5), &attributes),
+        headers: cloud_event(SUMMARY_EVENT_TYPE, EVENT_SOURCE, &id, JSON),
         timestamp_ms: None,
     })
+}
+
+/// Headers of a CloudEvent in binary mode, with room for a `traceparent`.
+pub(super) fn cloud_event(event_type: &str, source: &str, id: &str, content_type: &str) -> OwnedHeaders {
+    let attributes = [
+        ("ce_specversion", "1.0"),
+        ("ce_type", event_type),
+        ("ce_source", source),
+        ("ce_id", id),
+        ("content-type", content_type),
+    ];
+    with_headers(OwnedHeaders::new_with_capacity(attributes.len() + 1), &attributes)
 }
 
 fn error_headers(raw: &RawMessage, rejection: &Rejection) -> OwnedHeaders {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
-use super::{Error, KafkaSettings, LogContext, refusal, with_headers};
+use super::record::{JSON, cloud_event};
+use super::{Error, KafkaSettings, LogContext, refusal};
 use crate::domain::{REVIEW_EVENT_TYPE, Review};
 
 /// CloudEvents `source` of every review event.
@@ -44,18 +44,10 @@ impl ReviewSink {
     /// Why it is not recorded.
     pub async fn send(&self, review: &Review) -> Result<(), String> {
         let value = review.to_json().map_err(|error| format!("cannot write the review: {error}"))?;
-        let id = review.id();
-        let attributes = [
-            ("ce_specversion", "1.0"),
-            ("ce_type", REVIEW_EVENT_TYPE),
-            ("ce_source", EVENT_SOURCE),
-            ("ce_id", id.as_str()),
-            ("content-type", "application/json"),
-        ];
         let record = FutureRecord::to(&self.topic)
             .key(review.embryo_id.as_bytes())
             .payload(&value)
-            .headers(with_headers(OwnedHeaders::new_with_capacity(5), &attributes));
+            .headers(cloud_event(REVIEW_EVENT_TYPE, EVENT_SOURCE, &review.id(), JSON));
         let producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sent = producer.send(record, Timeout::After(PATIENCE)).await;
         sent.map(drop).map_err(|(error, _)| self.not_recorded(&producer, &error))

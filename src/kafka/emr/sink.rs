@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 
 use futures_util::future::BoxFuture;
-use rdkafka::message::OwnedHeaders;
 
 use crate::domain::Rejection;
 use crate::emr::{BundleSink, EmrSettings};
-use crate::kafka::record::{EVENT_SOURCE, Record};
+use crate::kafka::record::{EVENT_SOURCE, Record, cloud_event};
 use crate::kafka::sink::{KafkaSink, send};
-use crate::kafka::{Error, KafkaSettings, with_headers};
+use crate::kafka::{Error, KafkaSettings};
 use crate::pipeline::message::RawMessage;
 use crate::pipeline::publish::{GradeSink as _, SinkError};
 
@@ -43,19 +42,12 @@ impl BundleSink for KafkaBundles {
     ) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
             let id = format!("{embryo_id}/{summary_version}");
-            let attributes = [
-                ("ce_specversion", "1.0"),
-                ("ce_type", BUNDLE_EVENT_TYPE),
-                ("ce_source", EVENT_SOURCE),
-                ("ce_id", id.as_str()),
-                ("content-type", self.media_type),
-            ];
             let record = Record {
                 topic: &self.topic,
                 partition: None,
                 key: Some(embryo_id.as_bytes()),
                 value: Some(Cow::Borrowed(bundle)),
-                headers: with_headers(OwnedHeaders::new_with_capacity(5), &attributes),
+                headers: cloud_event(BUNDLE_EVENT_TYPE, EVENT_SOURCE, &id, self.media_type),
                 timestamp_ms: None,
             };
             send(self.sink.producer(), record).await

@@ -172,6 +172,14 @@ impl<'a> Stream<'a> {
         self.ends(&self.consumer(), &self.frames())
     }
 
+    /// Offset of the first wanted frame of every partition that has one: without a grade none may commit beyond it.
+    pub fn first_wanted(&self) -> BTreeMap<i32, i64> {
+        let frames = self.read(&self.frames());
+        let wanted = frames.iter().filter(|it| it.sound_event().is_some_and(|event| is_wanted(&event)));
+        // Backwards, so that the first of a partition stays.
+        wanted.rev().map(|it| it.place).collect()
+    }
+
     /// Reads all topics and checks what must hold however often the service was stopped: every wanted frame has a
     /// grade event and no other frame has one; a frame has one grade id, a grade id one content; what cannot be graded
     /// has a dead letter, and nothing else has one.

@@ -24,7 +24,8 @@ fn here(path: &str) -> PathBuf {
 fn jars() -> &'static str {
     static JARS: OnceLock<String> = OnceLock::new();
     JARS.get_or_init(|| {
-        let fetched = Command::new(here("fetch")).output().expect("bash");
+        let fetch = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/fetch-jars");
+        let fetched = Command::new(fetch).arg(here("")).output().expect("bash");
         assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
         String::from_utf8(fetched.stdout).expect("a path").trim().to_owned()
     })

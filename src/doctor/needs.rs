@@ -1,7 +1,7 @@
 //! What each process needs of the cluster: topics, a group, and what it writes with.
 
 use crate::config::Config;
-use crate::kafka::inspect::{Client, TopicUse};
+use crate::kafka::inspect::{Access, Client, TopicUse};
 use crate::kafka::{Delivery, KafkaSettings, StartFrom};
 
 /// A process that may be looked at.
@@ -65,19 +65,16 @@ impl Needs {
             let writes = written.iter().map(|(_, name)| (*name).to_owned()).collect();
             let joins = *process != Process::Board;
             needs.clients.push((*process, Client { kafka, group_option, joins, follows, writes }));
-            read.into_iter().for_each(|topic| needs.add(topic, (true, false)));
-            written.into_iter().for_each(|topic| needs.add(topic, (false, true)));
+            read.into_iter().for_each(|topic| needs.add(topic, Access::Read));
+            written.into_iter().for_each(|topic| needs.add(topic, Access::Write));
         }
         needs
     }
 
-    fn add(&mut self, (option, name): (&'static str, &str), (is_read, is_written): (bool, bool)) {
+    fn add(&mut self, (option, name): (&'static str, &str), access: Access) {
         match self.topics.iter_mut().find(|topic| topic.option == option) {
-            Some(topic) => {
-                topic.is_read |= is_read;
-                topic.is_written |= is_written;
-            }
-            None => self.topics.push(TopicUse { option, name: name.to_owned(), is_read, is_written }),
+            Some(topic) => topic.access = topic.access.and(access),
+            None => self.topics.push(TopicUse { option, name: name.to_owned(), access }),
         }
     }
 
@@ -138,8 +135,8 @@ mod tests {
         Config::load(&Layers { set, ..Layers::default() }, []).unwrap()
     }
 
-    fn said(needs: &Needs) -> Vec<(&str, bool, bool)> {
-        needs.topics.iter().map(|it| (it.option, it.is_read, it.is_written)).collect()
+    fn said(needs: &Needs) -> Vec<(&str, Access)> {
+        needs.topics.iter().map(|it| (it.option, it.access)).collect()
     }
 
     #[test]
@@ -148,12 +145,12 @@ mod tests {
         assert_eq!(
             said(&needs),
             [
-                ("kafka.frames_topic", true, false),
-                ("kafka.grades_topic", true, true),
-                ("kafka.dead_letters_topic", true, true),
-                ("summaries.topic", true, true),
-                ("reviews.topic", true, true),
-                ("emr.topic", false, true),
+                ("kafka.frames_topic", Access::Read),
+                ("kafka.grades_topic", Access::ReadAndWrite),
+                ("kafka.dead_letters_topic", Access::ReadAndWrite),
+                ("summaries.topic", Access::ReadAndWrite),
+                ("reviews.topic", Access::ReadAndWrite),
+                ("emr.topic", Access::Write),
             ]
         );
         let groups: Vec<_> = needs.clients.iter().map(|(_, it)| it.kafka.group_id.as_str()).collect();
@@ -165,7 +162,7 @@ mod tests {
         let needs = Needs::of(&config(&[]), &[Process::Emr]);
         assert_eq!(
             said(&needs),
-            [("summaries.topic", true, false), ("kafka.dead_letters_topic", false, true)]
+            [("summaries.topic", Access::Read), ("kafka.dead_letters_topic", Access::Write)]
         );
     }
 }

@@ -24,6 +24,8 @@ pub use found::{
     Client, ClientFindings, Inspection, Layout, Limits, NotConnected, Progress, Reason, Topic, TopicUse,
 };
 
+pub use super::refusal::Access;
+
 /// How long one attempt waits; in between it is looked at why there is no answer yet.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -51,7 +53,7 @@ pub fn inspect(
         let producers = clients.iter().map(|it| scope.spawn(move || rights::producer(it, deadline)));
         let producers: Vec<_> = producers.collect();
         let layouts: Vec<_> = topics.iter().map(|it| layout::layout(&observer, it, deadline)).collect();
-        let seen = topics.iter().zip(&layouts).filter(|(topic, _)| topic.is_read);
+        let seen = topics.iter().zip(&layouts).filter(|(topic, _)| topic.access != Access::Write);
         let seen = seen.filter_map(|(topic, layout)| Some((topic, layout.as_ref().ok()?.partitions)));
         let extents: BTreeMap<&str, Result<Extents, Reason>> = seen
             .map(|(it, partitions)| {
@@ -118,7 +120,7 @@ pub fn written_topic(
     timeout: Duration,
 ) -> Result<Topic, Error> {
     let (observer, deadline) = (ask::observer(settings)?, Deadline::within(timeout));
-    let topic = TopicUse { option, name: name.to_owned(), is_read: false, is_written: true };
+    let topic = TopicUse { option, name: name.to_owned(), access: Access::Write };
     let layout = layout::layout(&observer, &topic, deadline);
     let limits = Err(Reason::new("not asked", "see the topic's configuration"));
     Ok(Topic { name: topic.name, layout, limits, read: None })

@@ -4,6 +4,25 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+/// What is done with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// It is written to.
+    Write,
+    /// Both.
+    ReadAndWrite,
+}
+
+impl Access {
+    /// What is done with a topic of which both are done.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::ReadAndWrite }
+    }
+}
+
 /// Why there is no connection, when it is one of ours to mend.
 pub(super) fn of_connection(code: RDKafkaErrorCode) -> Option<&'static str> {
     match code {
@@ -29,22 +48,17 @@ pub(super) fn of_consumer(code: RDKafkaErrorCode, frames_topic: &str, group_id: 
 
 /// Why a topic, which `option` names, hands over nothing.
 pub(super) fn of_reader(code: RDKafkaErrorCode, topic: &str, option: &str) -> Option<String> {
-    of_use(code, topic, option, (true, false))
+    of_use(code, topic, option, Access::Read)
 }
 
 /// Why a topic, which `option` names, cannot be read, written to, or both.
-pub(super) fn of_use(
-    code: RDKafkaErrorCode,
-    topic: &str,
-    option: &str,
-    (is_read, is_written): (bool, bool),
-) -> Option<String> {
+pub(super) fn of_use(code: RDKafkaErrorCode, topic: &str, option: &str, access: Access) -> Option<String> {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed => {
-            let (what, rights) = match (is_read, is_written) {
-                (true, true) => ("read and write to", "READ, WRITE"),
-                (_, true) => ("write to", "WRITE"),
-                _ => ("read", "READ"),
+            let (what, rights) = match access {
+                Access::Read => ("read", "READ"),
+                Access::Write => ("write to", "WRITE"),
+                Access::ReadAndWrite => ("read and write to", "READ, WRITE"),
             };
             Some(format!("not allowed to {what} topic {topic} ({option}): grant {rights} and DESCRIBE on it"))
         }
@@ -67,7 +81,7 @@ const WRITTEN: &str =
 
 /// Why a topic takes no event, however often it is tried, until somebody changes the cluster.
 pub(super) fn of_topic(code: RDKafkaErrorCode, topic: &str) -> Option<String> {
-    of_use(code, topic, WRITTEN, (false, true))
+    of_use(code, topic, WRITTEN, Access::Write)
 }
 
 /// Why an event was not taken.

@@ -10,7 +10,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
 use super::record::{JSON, cloud_event};
-use super::{Error, KafkaSettings, LogContext, refusal};
+use super::refusal::{self, Access};
+use super::{Error, KafkaSettings, LogContext};
 use crate::domain::{REVIEW_EVENT_TYPE, Review};
 
 /// CloudEvents `source` of every review event.
@@ -67,7 +68,7 @@ impl ReviewSink {
             RDKafkaErrorCode::ClusterAuthorizationFailed => RDKafkaErrorCode::TopicAuthorizationFailed,
             code => code,
         };
-        refusal::of_use(code, &self.topic, "reviews.topic", (false, true)).unwrap_or(text)
+        refusal::of_use(code, &self.topic, "reviews.topic", Access::Write).unwrap_or(text)
     }
 }
 

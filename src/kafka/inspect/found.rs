@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::kafka::{Error, KafkaSettings, refusal};
+use crate::kafka::refusal::{self, Access};
+use crate::kafka::{Error, KafkaSettings};
 
 /// A topic, and what is done with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,16 +14,14 @@ pub struct TopicUse {
     pub option: &'static str,
     /// Its name.
     pub name: String,
-    /// Whether it is read.
-    pub is_read: bool,
-    /// Whether it is written to.
-    pub is_written: bool,
+    /// What is done with it.
+    pub access: Access,
 }
 
 impl TopicUse {
     /// Why it cannot be used.
     pub(super) fn refused(&self, code: RDKafkaErrorCode) -> Reason {
-        let cause = refusal::of_use(code, &self.name, self.option, (self.is_read, self.is_written));
+        let cause = refusal::of_use(code, &self.name, self.option, self.access);
         Reason::from_refusal(&cause.unwrap_or_else(|| format!("{code}: look at the brokers' logs")))
     }
 }

@@ -121,7 +121,7 @@ impl BoardServer {
         let board =
             Board::new(topics, parts.select.clone(), parts.kafka.max_value_bytes, images, wall, heat_maps);
         let reviews: Arc<dyn ReviewOut> = Arc::new(ReviewSink::new(&parts.kafka, &parts.reviews_topic)?);
-        let heat = heat_maps.then(|| HeatMaps::new(parts.model.clone(), board.images().clone()));
+        let heat = heat_maps.then(|| HeatMaps::new(&parts.model, board.images().clone()));
         let shared = Arc::new(Shared { access, board, heat, reviews, stop: parts.stop.clone() });
         Ok(Self { parts, listener, address, shared })
     }

@@ -1,5 +1,9 @@
 //! Where a head of the model looked, laid over the photograph.
 
+mod looker;
+
+pub use looker::{Looker, NotSeen, Seen};
+
 use image::{Rgb, RgbImage};
 
 use crate::domain::Picture;

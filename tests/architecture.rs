@@ -31,8 +31,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("model", &["domain", "pipeline::grade"]),
-    // A map of the model over a photograph: for the command line and for the board.
-    ("heatmap", &["domain", "model"]),
+    // Where the model looked in a photograph: for the command line and for the board.
+    ("heatmap", &["domain", "model", "pipeline::decode", "pipeline::grade"]),
     // It looks on, as the service does it: the same events, limits and places of images. Nothing knows it but the
     // command line, and the configuration its options.
     (

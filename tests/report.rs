@@ -349,7 +349,7 @@ fn from_files(kafka: &Kafka, place: &Place, summary: &EmbryoSummary, expected: &
     let other = tempfile::tempdir().expect("a folder");
     bundle::copy_without_limits(other.path());
     for (bundle, why) in
-        [(text(other.path()), "is another one than the one"), ("no/such".into(), "no bundle is")]
+        [(text(other.path()), "is another one than the one"), ("no/such".into(), "cannot be loaded")]
     {
         let set = format!("model.bundle={bundle}");
         let output = place.report(&[&arguments[..], &["--set", &set]].concat());

@@ -9,10 +9,8 @@ use lru::LruCache;
 
 use super::images::{Images, NoImage, jpeg};
 use crate::domain::Head;
-use crate::heatmap::{PANEL_PX, overlay};
-use crate::model::{Map, ModelSettings, OnnxGrader, load_examiner};
-use crate::pipeline::decode;
-use crate::pipeline::grade::Grader as _;
+use crate::heatmap::{Looker, PANEL_PX, Seen, overlay};
+use crate::model::{Map, ModelSettings};
 
 /// Images of which the three maps are kept, 120 kB each: whoever looks at one head looks at the others too.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
@@ -23,26 +21,17 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// By image, what is shown for EXP, ICM and TE.
 type Kept = LruCache<String, Arc<[Vec<u8>; 3]>>;
 
-/// The model of the board. It is loaded when it is first asked.
+/// The model of the board, and what it has said.
 pub(super) struct HeatMaps {
-    settings: ModelSettings,
     images: Images,
-    model: Arc<Mutex<Loading>>,
+    model: Arc<Mutex<Looker>>,
     kept: Mutex<Kept>,
 }
 
-enum Loading {
-    NotYet,
-    Loaded(Box<OnnxGrader>),
-    /// It is not tried again: what is wrong with a bundle stays wrong.
-    Failed,
-}
-
 impl HeatMaps {
-    pub(super) fn new(settings: ModelSettings, images: Images) -> Self {
-        let settings = ModelSettings { batch_sizes: vec![1], ..settings };
-        let model = Arc::new(Mutex::new(Loading::NotYet));
-        Self { settings, images, model, kept: Mutex::new(LruCache::new(KEPT)) }
+    pub(super) fn new(settings: &ModelSettings, images: Images) -> Self {
+        let model = Arc::new(Mutex::new(Looker::new(settings)));
+        Self { images, model, kept: Mutex::new(LruCache::new(KEPT)) }
     }
 
     /// Comes to its end when no map is being computed: a process must not exit while a model runs.
@@ -65,20 +54,11 @@ impl HeatMaps {
         let maps = match known {
             Some(maps) => maps,
             None => {
-                let (model, settings, wanted) =
-                    (Arc::clone(&self.model), self.settings.clone(), model_digest.to_owned());
+                let (model, model_digest) = (Arc::clone(&self.model), model_digest.to_owned());
                 let made = self.images.with(sha256, move |bytes, image, limits| {
                     let mut model = model.lock().unwrap_or_else(PoisonError::into_inner);
-                    let model = loaded(&mut model, &settings)?;
-                    if model.identity().model.digest != wanted {
-                        return Err("another bundle made this grade".into());
-                    }
-                    let side_px = model.input_side_px();
-                    let text = |error: &dyn std::fmt::Display| error.to_string();
-                    let picture =
-                        decode::picture(bytes, image, limits, side_px).map_err(|error| text(&error))?.picture;
-                    let maps = model.answer(&picture).map_err(|error| text(&error))?.maps;
-                    let [exp, icm, te] = maps.ok_or("the bundle has no maps")?;
+                    let seen = model.look(&model_digest, (image, bytes), limits);
+                    let Seen { picture, maps: [exp, icm, te] } = seen.map_err(|error| error.to_string())?;
                     let shown = |map: &Map| jpeg(&overlay(&picture, map), PANEL_PX, ExtendedColorType::Rgb8);
                     Ok([shown(&exp)?, shown(&icm)?, shown(&te)?])
                 });
@@ -98,28 +78,13 @@ impl HeatMaps {
     }
 }
 
-fn loaded<'a>(model: &'a mut Loading, settings: &ModelSettings) -> Result<&'a mut OnnxGrader, String> {
-    if let Loading::NotYet = model {
-        *model = match load_examiner(settings) {
-            Ok(grader) => Loading::Loaded(Box::new(grader)),
-            Err(error) => {
-                tracing::warn!(%error, "the board shows no heat maps: its model cannot be loaded");
-                Loading::Failed
-            }
-        };
-    }
-    match model {
-        Loading::Loaded(grader) => Ok(grader),
-        _ => Err("the model cannot be loaded".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::board::images::tests::{images, photograph, text};
     use crate::config::{Config, Layers};
     use crate::domain::ImageLocation;
+    use crate::model::bundle::digest_of;
 
     #[tokio::test]
     async fn the_demo_bundle_says_where_it_looked_and_of_another_bundle_nothing_is_said() {
@@ -128,9 +93,9 @@ mod tests {
         let images = images(1 << 20, vec![]);
         let (image, png) = photograph(90, ImageLocation::Inline);
         images.keep(image.clone(), Some(&text(&png)));
-        let heat = HeatMaps::new(config.model.clone(), images);
+        let heat = HeatMaps::new(&config.model, images);
         assert_eq!(heat.of(&"0".repeat(64), &image.sha256, Head::Exp).await, Err(NoImage::Unusable));
-        let digest = load_examiner(&config.model).unwrap().identity().model.digest.clone();
+        let digest = digest_of(&config.model.bundle).unwrap();
         for head in Head::ALL {
             let jpeg = heat.of(&digest, &image.sha256, *head).await.unwrap();
             let shown = image::load_from_memory_with_format(&jpeg, image::ImageFormat::Jpeg).unwrap();
@@ -146,7 +111,7 @@ mod tests {
         let images = images(1 << 20, vec![]);
         let (image, png) = photograph(90, ImageLocation::Inline);
         images.keep(image.clone(), Some(&text(&png)));
-        let heat = HeatMaps::new(settings, images.clone());
+        let heat = HeatMaps::new(&settings, images.clone());
         assert_eq!(heat.of("m", &image.sha256, Head::Exp).await, Err(NoImage::Unusable));
         assert!(images.shown(&image.sha256).await.is_ok());
     }

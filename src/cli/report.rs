@@ -14,9 +14,9 @@ use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::heatmap::Looker;
 use crate::pipeline::PIPELINE_VERSION;
 use crate::report::{Case, ReportData, file_name, html};
-use looked::Looker;
 use photographs::Photographs;
 
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ fn make(config: &Config, args: &ReportArgs, stop: &CancellationToken) -> anyhow:
     let mut looker = Looker::new(&config.model);
     for case in cases {
         anyhow::ensure!(!stop.is_cancelled(), "stopped before every report was made");
-        let looked = looker.look(&case, &photographs, &config.decode);
+        let looked = looked::look(&mut looker, &case, &photographs, &config.decode);
         let photographs = photographs.of(&case);
         let made_by = PIPELINE_VERSION.to_owned();
         let name = file_name(&case.summary().embryo_id);

@@ -120,7 +120,7 @@ def check_topics(documents, config, scaled):
 
 def check_compose(memebg, project):
     pom = (REPOSITORY / "deploy/kafka/pom.xml").read_text()
-    kafka = re.search(r"<kafka.version>(.*)</kafka.version>", pom)[1]
+    kafka = re.search(r"<jars.version>(.*)</jars.version>", pom)[1]
     broker = project["services"]["kafka"]["image"]
     demand(broker == f"apache/kafka:{kafka}", f"compose: the broker is {broker}, the tests run against {kafka}")
     for name, service in project["services"].items():

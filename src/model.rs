@@ -50,9 +50,11 @@ const MAX_UNASKED_GRADERS: usize = 8;
 const MAX_BATCH_FRAMES: usize = 256;
 /// Most different batch sizes; each is warmed up before the service is ready.
 const MAX_BATCH_SIZES: usize = 16;
-/// Batch sizes unasked: a CPU computes batches of any size equally fast...
-const BATCH_SIZES_ON_A_CPU: &[usize] = &[1, 2];
-/// ...and a GPU large ones several times as fast.
+/// Batch sizes unasked: one thread computes batches of any size nearly equally fast...
+const BATCH_SIZES_OF_A_THREAD: &[usize] = &[1, 2];
+/// ...several threads wait less for each other in larger ones...
+const BATCH_SIZES_OF_THREADS: &[usize] = &[1, 2, 4];
+/// ...and a GPU computes large ones several times as fast.
 const BATCH_SIZES_ON_A_GPU: &[usize] = &[1, 4, 16, 64];
 
 /// What the model room needs to know.
@@ -69,8 +71,8 @@ pub struct ModelSettings {
     pub graders: usize,
     /// CPU threads that all models share beside those of the graders; 0 divides the cores among the graders.
     pub intra_op_threads: usize,
-    /// Batch sizes that are prepared for, rising. A batch is padded up to the next of them. Empty: 1 and 2 on a CPU; 1,
-    /// 4, 16 and 64 on a GPU.
+    /// Batch sizes that are prepared for, rising. A batch is padded up to the next of them. Empty: 1 and 2 for
+    /// graders of one thread on a CPU; 1, 2 and 4 for those of several; 1, 4, 16 and 64 on a GPU.
     pub batch_sizes: Vec<usize>,
     /// How often the bundle's folder is looked at for another bundle, which then takes over. 0: only on SIGHUP.
     pub watch_seconds: u64,
@@ -107,10 +109,11 @@ impl ModelSettings {
         }
     }
 
-    /// Batch sizes for a device, rising.
-    fn batch_sizes_on(&self, device: Device) -> &[usize] {
+    /// Batch sizes for a device that `cores` stand beside, rising.
+    fn batch_sizes_on(&self, device: Device, cores: usize) -> &[usize] {
         match (self.batch_sizes.as_slice(), device) {
-            ([], Device::Cpu) => BATCH_SIZES_ON_A_CPU,
+            ([], Device::Cpu) if self.threads(cores) == 1 => BATCH_SIZES_OF_A_THREAD,
+            ([], Device::Cpu) => BATCH_SIZES_OF_THREADS,
             ([], Device::Cuda(_) | Device::TensorRt(_)) => BATCH_SIZES_ON_A_GPU,
             (asked, _) => asked,
         }
@@ -119,7 +122,7 @@ impl ModelSettings {
     /// The largest batch size that there may be on any device.
     #[must_use]
     pub fn largest_batch_frames(&self) -> usize {
-        self.batch_sizes_on(Device::Cuda(0)).last().copied().unwrap_or(1)
+        self.batch_sizes_on(Device::Cuda(0), 1).last().copied().unwrap_or(1)
     }
 
     /// Threads for each network that runs on the CPU.
@@ -232,13 +235,15 @@ mod tests {
     }
 
     #[test]
-    fn unasked_batches_are_small_on_a_cpu_and_large_on_a_gpu() {
+    fn unasked_batches_are_small_for_a_thread_larger_for_several_and_large_on_a_gpu() {
         let (unasked, asked) = (settings(0, &[]), settings(0, &[1, 8]));
         assert!(unasked.validate().is_ok());
-        assert_eq!(unasked.batch_sizes_on(Device::Cpu), [1, 2]);
-        assert_eq!(unasked.batch_sizes_on(Device::TensorRt(0)), [1, 4, 16, 64]);
+        assert_eq!(unasked.batch_sizes_on(Device::Cpu, 2), [1, 2]);
+        assert_eq!(unasked.batch_sizes_on(Device::Cpu, 32), [1, 2, 4], "8 graders of 4 threads");
+        assert_eq!(settings(1, &[]).batch_sizes_on(Device::Cpu, 2), [1, 2, 4]);
+        assert_eq!(unasked.batch_sizes_on(Device::TensorRt(0), 2), [1, 4, 16, 64]);
         assert_eq!((unasked.largest_batch_frames(), asked.largest_batch_frames()), (64, 8));
-        assert_eq!(asked.batch_sizes_on(Device::Cpu), asked.batch_sizes_on(Device::Cuda(0)));
+        assert_eq!(asked.batch_sizes_on(Device::Cpu, 2), asked.batch_sizes_on(Device::Cuda(0), 2));
     }
 
     #[test]

@@ -22,7 +22,7 @@ const EMBEDDING_WIDTH: usize = 384;
 /// As many pairs of sessions as memebg has graders, each with a thread and with tensors that are ready.
 pub struct Sessions {
     pairs: Vec<Pair>,
-    /// Frames in a full batch of memebg.
+    /// Frames in a batch.
     batch: usize,
 }
 

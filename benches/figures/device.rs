@@ -41,7 +41,7 @@ impl Device {
         if self.is_gpu() { "fp16" } else { "int8" }
     }
 
-    /// Frames in a full batch of memebg, unasked.
+    /// Frames in a full batch of memebg, unasked and with a thread for each grader.
     pub fn batch(&self) -> usize {
         if self.is_gpu() { 64 } else { 2 }
     }

@@ -8,7 +8,7 @@ use super::manifest::Input;
 use super::multitask::EMBEDDING_WIDTH;
 use super::runs::{padded, runs};
 use super::tensor::{Images, output};
-use super::{ModelError, ModelSettings, runtime, warm_up};
+use super::{ModelError, ModelSettings, cores, runtime, warm_up};
 use crate::domain::Picture;
 use crate::pipeline::grade::GraderError;
 
@@ -47,7 +47,7 @@ impl Encoder {
         settings.validate()?;
         let environment = runtime::environment(&settings.runtime, settings.intra_op_threads)?;
         Device::first_usable(settings.device, settings.device_id, |device| {
-            let sizes = (settings.batch_sizes_on(device), max_batch_frames.max(1));
+            let sizes = (settings.batch_sizes_on(device, cores()), max_batch_frames.max(1));
             let check = |session: &_| check_encoder(session, output, width);
             let (network, ()) = Loaded::new(&environment, device, network, sizes, check)?;
             let max_batch_frames = network.sizes.last().copied().unwrap_or(1);

@@ -36,7 +36,7 @@ pub(super) fn load(settings: &ModelSettings) -> Result<Vec<OnnxGrader>, ModelErr
     Device::first_usable(settings.device, settings.device_id, |device| {
         let warm = || {
             let mut grader =
-                OnnxGrader::load(&environment, &bundle, device, settings.batch_sizes_on(device))?;
+                OnnxGrader::load(&environment, &bundle, device, settings.batch_sizes_on(device, cores()))?;
             let failed = |source| ModelError::WarmUp { device: device.to_string(), source };
             grader.warm_up().map(|()| grader).map_err(failed)
         };

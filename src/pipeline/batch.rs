@@ -41,7 +41,10 @@ impl BatchSettings {
     }
 }
 
-/// The frames that wait for a grader, oldest first: at most a full batch for each grader.
+/// Full batches that wait for each of several graders before one takes more than a frame.
+const BACKLOG: usize = 2;
+
+/// The frames that wait for a grader, oldest first: at most a full batch, or [`BACKLOG`] for each of several graders.
 pub struct Batcher<T> {
     settings: BatchSettings,
     graders: usize,
@@ -58,7 +61,12 @@ impl<T> Batcher<T> {
     /// Whether another frame would not fit; the stage before then has to wait.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= self.full_batch() * self.graders
+        self.waiting.len() >= self.full_batch() * self.shares()
+    }
+
+    /// Into how many batches what waits is divided.
+    fn shares(&self) -> usize {
+        if self.graders == 1 { 1 } else { BACKLOG * self.graders }
     }
 
     fn full_batch(&self) -> usize {
@@ -87,15 +95,16 @@ impl<T> Batcher<T> {
     /// Closes a batch for an idle grader if it is time to: full, waited long enough, eager, or
     /// `flush` because nothing more will come. Returns the frames and how long the oldest waited.
     ///
-    /// An eager batch is no more than a grader's share of what waits: where one grader takes two frames and the next
-    /// finds none, the second frame waits for the first for nothing. When frames wait for every grader the share is a full batch.
+    /// The only grader takes whatever waits. One of several takes a frame until more wait than all of them are about to
+    /// take: in a batch the second frame waits for the first, which another grader would have spared it. A backlog is
+    /// taken in full batches, which are the fastest.
     pub fn close(&mut self, now: Instant, flush: bool) -> Option<(Vec<T>, Duration)> {
         let (_, since) = self.waiting.front()?;
         let waited = now.saturating_duration_since(*since);
         let (waiting, full) = (self.waiting.len(), self.full_batch());
         let due = self.deadline().is_some_and(|deadline| deadline <= now);
         let frames = if self.settings.eager {
-            (waiting / self.graders).max(1)
+            (waiting / self.shares()).max(1)
         } else if flush || due || waiting >= full {
             waiting
         } else {
@@ -150,18 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn an_eager_batch_leaves_the_other_graders_their_share() {
+    fn one_of_several_graders_takes_a_frame_and_of_a_backlog_a_full_batch() {
         let (mut batcher, now) = (of_graders(2, true, 2), Instant::now());
         let frames = |batcher: &mut Batcher<u32>| batcher.close(now, false).unwrap().0;
-        for frame in [1, 2, 3] {
-            batcher.push(frame, now).unwrap();
-        }
-        assert_eq!((frames(&mut batcher), frames(&mut batcher)), (vec![1], vec![2]));
-        for frame in [4, 5, 6] {
-            batcher.push(frame, now).unwrap();
-        }
-        assert_eq!(frames(&mut batcher), [3, 4], "a full batch for each grader waits");
-        assert_eq!((frames(&mut batcher), frames(&mut batcher)), (vec![5], vec![6]));
+        (1..=7).for_each(|frame| batcher.push(frame, now).unwrap());
+        assert_eq!(frames(&mut batcher), [1], "two full batches for each grader would be 8");
+        (8..=9).for_each(|frame| batcher.push(frame, now).unwrap());
+        assert_eq!(frames(&mut batcher), [2, 3], "and they are");
+        assert_eq!((frames(&mut batcher), frames(&mut batcher)), (vec![4], vec![5]));
     }
 
     #[test]
@@ -169,8 +174,8 @@ mod tests {
         let now = Instant::now();
         for graders in 1..4 {
             let mut batcher = of_graders(2, false, graders);
-            let room = (0..10).take_while(|frame| batcher.push(*frame, now).is_ok()).count();
-            assert_eq!(room, 2 * graders);
+            let room = (0..99).take_while(|frame| batcher.push(*frame, now).is_ok()).count();
+            assert_eq!(room, if graders == 1 { 2 } else { 2 * BACKLOG * graders });
             assert_eq!(batcher.push(99, now), Err(99));
         }
     }

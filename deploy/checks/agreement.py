@@ -4,27 +4,14 @@
 """
 
 import argparse
-import json
 import re
 import sys
 import tomllib
 from pathlib import Path
 
-from parts import check_parts, check_rights, rights_of
-from program import REPOSITORY, demand, durations, faults, image_environment, of_kind, only, options, port_of, read
-
-
-def settling_seconds():
-    """How long src/service.rs may take to end, without the drain itself."""
-    seconds = durations("src/service.rs")
-    # The source and then the stages have END_TIMEOUT each, beyond the drain.
-    return 2 * seconds["END_TIMEOUT"] + seconds["LEAVE_TIMEOUT"]
-
-
-def seconds(text):
-    """A duration of the compose specification, as `1m10s`."""
-    parts = re.findall(r"(\d+)(h|m|s)", text)
-    return sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+from compose import check_compose
+from parts import check_parts, check_rights, patience_seconds, rights_of
+from program import REPOSITORY, demand, faults, image_environment, of_kind, only, options, port_of, read
 
 
 def check_pods(memebg, name, documents, dockerfile, device):
@@ -44,7 +31,7 @@ def check_pods(memebg, name, documents, dockerfile, device):
     demand(config["model"]["device"] == device, f"{name}: the models run on {config['model']['device']}, not {device}")
     wants_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
     demand(wants_gpu == (device == "cuda"), f"{name}: device {device}, but the limits are {container['resources']['limits']}")
-    patience = config["kafka"]["drain_timeout_ms"] / 1000 + settling_seconds()
+    patience = patience_seconds("serve", config)
     grace = pod["terminationGracePeriodSeconds"]
     demand(grace > patience, f"{name}: a grace period of {grace} s, but draining and ending may take {patience:.0f} s")
     port = port_of(config["telemetry"]["listen"])
@@ -118,56 +105,6 @@ def check_topics(documents, config, scaled):
     demand(kafka["properties"]["sasl.username"] == "memebg", "kafka.properties: the user is not Strimzi's")
 
 
-def check_compose(memebg, project):
-    pom = (REPOSITORY / "deploy/kafka/pom.xml").read_text()
-    kafka = re.search(r"<jars.version>(.*)</jars.version>", pom)[1]
-    broker = project["services"]["kafka"]["image"]
-    demand(broker == f"apache/kafka:{kafka}", f"compose: the broker is {broker}, the tests run against {kafka}")
-    for name, service in project["services"].items():
-        for port in service.get("ports", []):
-            demand(port.get("host_ip") == "127.0.0.1", f"compose: {name} publishes {port} beyond this machine")
-        for volume in service.get("volumes", []):
-            there = Path(volume["source"]).exists() if volume["type"] == "bind" else volume["source"] in project["volumes"]
-            demand(there, f"compose: {name} mounts {volume['source']}, which is not there")
-        # The loader leaves these to the engine.
-        for other, how in (service.get("depends_on") or {}).items():
-            demand(other in project["services"], f"compose: {name} waits for {other}, which is not there")
-            health = project["services"].get(other, {}).get("healthcheck", {})
-            checked = how["condition"] != "service_healthy" or "test" in health
-            demand(checked, f"compose: {name} waits for {other} to be healthy, which nobody checks")
-        if not service.get("image", "").startswith("memebg"):
-            continue
-        environment = image_environment("Dockerfile") | (service.get("environment") or {})
-        config = options(memebg, f"compose: {name}", environment)
-        if config and "serve" in (service.get("command") or ["serve"]):
-            patience = config["kafka"]["drain_timeout_ms"] / 1000 + settling_seconds()
-            grace = seconds(service.get("stop_grace_period") or "10s")
-            demand(grace > patience, f"compose: {name} has {grace} s to stop, but may take {patience:.0f} s")
-
-
-def check_grafana(project):
-    """Grafana finds its dashboards, and they find their data, where compose.yaml has them."""
-    provisioning = REPOSITORY / "deploy/grafana/provisioning"
-    provider = read(provisioning / "dashboards/memebg.yaml")[0]["providers"][0]
-    mounted = {volume["target"] for volume in project["services"]["grafana"]["volumes"]}
-    path = provider["options"]["path"]
-    demand(path in mounted, f"grafana: dashboards are looked for in {path}, mounted are {mounted}")
-    source = read(provisioning / "datasources/prometheus.yaml")[0]["datasources"][0]
-    host = source["url"].split("/")[2].split(":")[0]
-    demand(host in project["services"], f"grafana: no service {host} to ask")
-    for path in sorted((REPOSITORY / "deploy/grafana/dashboards").glob("*.json")):
-        text = path.read_text()
-        # A variable offers the sources of a type, of which the provisioned one is the default.
-        offered = {
-            f"${{{variable['name']}}}": variable["query"]
-            for variable in json.loads(text)["templating"]["list"]
-            if variable["type"] == "datasource"
-        }
-        for uid in set(re.findall(r'"type": *"prometheus",\s*"uid": *"([^"]+)"', text)):
-            known = uid == source["uid"] or (offered.get(uid) == source["type"] and source["isDefault"])
-            demand(known, f"grafana: {path.name} asks {uid}, provisioned is {source['uid']}")
-
-
 def check_runtime():
     """The images hold the ONNX Runtime that the program would fetch."""
     runtime = (REPOSITORY / "src/model/runtime.rs").read_text()
@@ -201,7 +138,6 @@ def main():
         check_topics(strimzi, config, only(cpu, "ScaledObject")["spec"])
         check_rights(strimzi, parts)
     check_compose(arguments.memebg, read(arguments.compose)[0])
-    check_grafana(read(arguments.compose)[0])
     for fault in faults:
         print(fault, file=sys.stderr)
     sys.exit(bool(faults))

@@ -71,7 +71,11 @@ def check_part(name, part, deployment, graders, config, toml):
 
 
 def patience_seconds(command, config):
-    """How long a part may take to end."""
+    """How long a process may take to end."""
+    if command == "serve":
+        end = durations("src/service.rs")
+        # The source and then the stages have END_TIMEOUT each, beyond the drain.
+        return config["kafka"]["drain_timeout_ms"] / 1000 + 2 * end["END_TIMEOUT"] + end["LEAVE_TIMEOUT"]
     if command == "board":
         # A broker that does not answer is asked for two things, one after the other.
         return 2 * durations("src/kafka/watch.rs")["LOOK_UP_TIMEOUT"]

@@ -44,7 +44,7 @@ impl BatchSettings {
 /// Full batches that wait for each of several graders before one takes more than a frame.
 const BACKLOG: usize = 2;
 
-/// The frames that wait for a grader, oldest first: at most a full batch, or [`BACKLOG`] for each of several graders.
+/// The frames that wait for a grader, oldest first: at most a full batch, or two for each of several graders.
 pub struct Batcher<T> {
     settings: BatchSettings,
     graders: usize,
@@ -95,9 +95,9 @@ impl<T> Batcher<T> {
     /// Closes a batch for an idle grader if it is time to: full, waited long enough, eager, or
     /// `flush` because nothing more will come. Returns the frames and how long the oldest waited.
     ///
-    /// The only grader takes whatever waits. One of several takes a frame until more wait than all of them are about to
-    /// take: in a batch the second frame waits for the first, which another grader would have spared it. A backlog is
-    /// taken in full batches, which are the fastest.
+    /// The only grader takes whatever waits. One of several takes a single frame, because in a batch the second waits for
+    /// the first, which another grader may spare it; with a backlog it takes more, up to full batches, which are the
+    /// fastest, once two of them wait for each grader.
     pub fn close(&mut self, now: Instant, flush: bool) -> Option<(Vec<T>, Duration)> {
         let (_, since) = self.waiting.front()?;
         let waited = now.saturating_duration_since(*since);

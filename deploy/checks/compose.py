@@ -25,9 +25,10 @@ def check_compose(memebg, project):
     scraped = scraped_ports()
     for name, service in project["services"].items():
         check_service(f"compose: {name}", service, project)
-        command = (service.get("command") or [""])[0]
-        if not service["image"].startswith("memebg") or service.get("entrypoint"):
+        if not service.get("image", "").startswith("memebg") or service.get("entrypoint"):
             continue
+        # The image's own is to serve.
+        command = (service.get("command") or ["serve"])[0]
         environment = image_environment("Dockerfile") | (service.get("environment") or {})
         config = options(memebg, f"compose: {name}", environment)
         if config:
@@ -65,8 +66,8 @@ def check_process(name, command, service, config, scraped):
     demand(grace > patience, f"{name} has {grace} s to stop, but may take {patience:.0f} s")
     reached = {config["telemetry"]["listen"]: scraped}
     if command == "board":
-        published = {port["target"] for port in service["ports"]}
-        reached[config["board"]["listen"]] = published.pop()
+        (published,) = service["ports"]
+        reached[config["board"]["listen"]] = published["target"]
         folders = [volume["target"] for volume in service["volumes"]]
         token = config["board"]["token_file"]
         demand(any(token.startswith(f"{it}/") for it in folders), f"{name}: {token} is on none of {folders}")
